@@ -1,0 +1,1 @@
+"""Networks as pure functions of (params, arrays). Nothing here imports the rest of jaxtune."""

@@ -1,0 +1,26 @@
+"""The tasks there are. A new one is a file of this folder and a line of TASKS."""
+
+from __future__ import annotations
+
+from jaxtune.config import Experiment
+from jaxtune.errors import ConfigError
+from jaxtune.tasks.base import Task
+from jaxtune.tasks.classification import Classification
+from jaxtune.tasks.regression import Regression
+
+TASKS: dict[str, type[Task]] = {
+    "classification": Classification,
+    "regression": Regression,
+}
+
+
+def make_task(experiment: Experiment) -> Task:
+    """The task of an experiment; with ``data.labels`` given, its labels are settled already.
+
+    Raises ConfigError for an unknown task or an option it does not have.
+    """
+    try:
+        task = TASKS[experiment.task]
+    except KeyError:
+        raise ConfigError(f"task is {experiment.task!r}, expected one of {', '.join(TASKS)}") from None
+    return task.from_experiment(experiment)

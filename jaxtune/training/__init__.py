@@ -1,0 +1,1 @@
+"""State, step, loop, optimizers, checkpoints: everything that happens while a run trains."""

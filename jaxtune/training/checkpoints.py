@@ -1,0 +1,280 @@
+"""Saving the whole state of a run in the background, and restoring the newest state that is sound.
+
+Orbax writes the arrays; a background thread then adds the record and, last, a manifest with a
+checksum of every file. Restoring verifies the manifest first, names what is damaged or half-written,
+and takes the newest step without a fault.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import jax
+
+from jaxtune import files
+from jaxtune.errors import CheckpointError
+from jaxtune.training.checkpoint_arrays import OrbaxArrays, check_fit, describe
+from jaxtune.training.checkpoint_steps import STATE, StepFolders
+
+logger = logging.getLogger(__name__)
+
+
+class Arrays(Protocol):
+    """What writes and reads the arrays of one step: Orbax, or a stand-in for a store it cannot write to."""
+
+    def start(self, folder: str, state: Any) -> None:
+        """Begins to write and returns when `state` may be overwritten."""
+
+    def wait(self) -> None:
+        """Ends, or raises, with the write."""
+
+    def reset(self) -> None:
+        """Forgets a failed write."""
+
+    def read(self, folder: str, like: Any) -> Any:
+        """The saved arrays in the form of `like`."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A sound checkpoint, and what was wrong with newer ones."""
+
+    step: int
+    state: Any
+    """In the classes, dtypes and shardings that were asked for."""
+    record: dict[str, Any]
+    """As it was given to `save`."""
+    problems: list[str] = field(default_factory=list)
+    """One line per damaged file or half-written step that was passed over."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+      folder: local or remote folder; need not exist.
+      keep: how many of the newest steps to keep; the best one stays besides.
+      writable: False for a reader beside a running training: nothing is removed or cleaned.
+      arrays: what writes the arrays; Orbax unless told.
+    """
+
+    def __init__(
+        self, folder: str, *, keep: int = 2, writable: bool = True, arrays: Arrays | None = None
+    ) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        self._folders = StepFolders(folder)
+        self._keep = keep
+        self._writable = writable
+        self._given_arrays = arrays
+        self._thread: threading.Thread | None = None
+        self._failure: CheckpointError | None = None
+        self._last_saved: tuple[int, str] | None = None
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _arrays(self) -> Arrays:
+        # Made at first use: a reader of step numbers starts no threads.
+        if self._given_arrays is None:
+            self._given_arrays = OrbaxArrays()
+        return self._given_arrays
+
+    def save(self, step: int, state: Any, record: Mapping[str, Any], *, best: bool = False) -> None:
+        """Saves in the background; every process calls it at the same step.
+
+        Waits for the save before it. The arrays may be donated as soon as this returns. `best` says
+        that no earlier step was better: the newest step saved so is kept beside the newest `keep`.
+        Saving the same step with the same record again does nothing.
+
+        Args:
+          step: number of finished training steps; names the folder.
+          state: pytree of jax arrays.
+          record: JSON-able rest of the loop's state; copied here.
+
+        Raises:
+          CheckpointError: this save, or the one before in the background, failed.
+          TypeError: a leaf of `state` is no jax array, or `record` is not JSON-able.
+        """
+        self.wait()
+        text = json.dumps(
+            {"step": step, "best": best, "arrays": describe(state), "record": dict(record)}, indent=1
+        )
+        if self._last_saved == (step, text):
+            return
+        try:
+            if _is_primary():
+                self._folders.begin(step)
+            self._arrays.start(files.join(self._folders.path(step), STATE), state)
+        except Exception as error:
+            raise self._failed(step, error) from error
+        # Not a daemon: a program that ends without wait() still finishes its last checkpoint.
+        self._thread = threading.Thread(
+            target=self._finish, args=(step, text, best), name=f"checkpoint-{step}"
+        )
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until the save under way has ended. Raises CheckpointError where it failed."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """Waits, then frees the background threads. Raises as `wait`."""
+        try:
+            self.wait()
+        finally:
+            if self._given_arrays is not None:
+                self._given_arrays.close()
+                self._given_arrays = None
+
+    def steps(self) -> list[int]:
+        """Finished steps, ascending; none of them is verified by this call."""
+        return self._folders.finished()
+
+    def best_step(self) -> int | None:
+        """The newest finished step that was saved as the best."""
+        return self._folders.best()
+
+    def newest_sound(self) -> int | None:
+        """The newest step whose every file is as it was written. Reads the checkpoints it tries."""
+        return self._choose(None)[0]
+
+    def restore(self, like: Any, step: int | None = None, *, partial: bool = False) -> Restored | None:
+        """Reads the newest sound step, or the one asked for; None where nothing was ever saved.
+
+        Every damaged or half-written step that is passed over is named in `problems` and logged.
+        Half-written ones are removed. With more processes than one, the first decides.
+
+        Args:
+          like: pytree of jax.ShapeDtypeStruct with shardings (or of arrays) that says what to build.
+          step: a certain step instead of the newest.
+          partial: `like` names only some of the saved arrays, as the parameters alone.
+
+        Raises:
+          CheckpointError: all steps are damaged; or the one asked for is missing or damaged; or the
+            checkpoint belongs to another model or optimizer.
+        """
+        self.wait()
+        chosen, problems = self._choose(step) if _is_primary() else (None, [])
+        chosen = _agree(chosen)
+        for problem in problems:
+            logger.warning("%s", problem)
+        if chosen is None:
+            self._refuse_damaged(problems)
+            return None
+        place = self._folders.path(chosen)
+        saved = self._folders.record(chosen)
+        check_fit(place, saved["arrays"], like, partial=partial)
+        try:
+            state = self._arrays.read(files.join(place, STATE), like)
+        except Exception as error:
+            raise CheckpointError(
+                f"{place} has every byte that was written, but Orbax cannot read it: {_first_line(error)}"
+            ) from error
+        return Restored(chosen, state, saved["record"], problems)
+
+    def _choose(self, step: int | None) -> tuple[int | None, list[str]]:
+        """The newest sound step, and what is wrong with the ones passed over."""
+        existing = self._folders.all()
+        if step is not None and step not in existing:
+            there = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointError(f"{self._folders.root} has no step {step}; it has: {there}")
+        problems: list[str] = []
+        for candidate in [step] if step is not None else existing[::-1]:
+            found = self._problems(candidate)
+            if not found:
+                return candidate, problems
+            problems += found
+        if step is not None:
+            raise CheckpointError("the checkpoint asked for cannot be used:\n  " + "\n  ".join(problems))
+        return None, problems
+
+    def _problems(self, step: int) -> list[str]:
+        if not self._folders.half_written(step):
+            return self._folders.verify(step)
+        if self._writable:
+            self._folders.discard(step)
+        what = "removed" if self._writable else "skipped"
+        return [f"{self._folders.path(step)}: half-written, the run ended during this save; {what}"]
+
+    def _refuse_damaged(self, problems: list[str]) -> None:
+        """To start from nothing where there was something is the user's decision."""
+        if _agree(max(self._folders.damaged, default=None)) is not None:
+            raise CheckpointError(
+                f"no checkpoint in {self._folders.root} is sound:\n  "
+                + "\n  ".join(problems)
+                + "\nBring the files back from a copy, or start anew with --resume never --overwrite."
+            )
+
+    def _finish(self, step: int, record: str, best: bool) -> None:
+        """The background part of a save."""
+        try:
+            self._arrays.wait()
+            if _is_primary():
+                self._folders.commit(step, record, best=best)
+            self._last_saved = (step, record)
+        except BaseException as error:
+            self._failure = self._failed(step, error)
+            self._failure.__cause__ = error
+            return
+        if _is_primary():
+            try:
+                self._folders.retain(self._keep)
+            except OSError as error:
+                logger.warning("an old checkpoint in %s could not be removed: %s", self._folders.root, error)
+
+    def _failed(self, step: int, error: BaseException) -> CheckpointError:
+        """Removes what a failed save left and says what happened."""
+        place, root = self._folders.path(step), self._folders.root
+        free = files.free_space(root)
+        self._arrays.reset()
+        if _is_primary():
+            try:
+                if self._folders.half_written(step):
+                    self._folders.discard(step)
+            except OSError as problem:
+                logger.warning("%s could not be removed: %s", place, problem)
+        space = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
+        earlier = ", ".join(map(str, self.steps())) or "none"
+        return CheckpointError(
+            f"step {step} could not be saved in {place}{space}: {_first_line(error)}\n"
+            f"Earlier checkpoints are intact: {earlier}. Make room or repair the folder, then start the "
+            "same command again to go on from the newest."
+        )
+
+
+def _is_primary() -> bool:
+    """True in the one process that writes our own files."""
+    return jax.process_index() == 0
+
+
+def _agree(step: int | None) -> int | None:
+    """The first process's answer, in every process."""
+    if jax.process_count() == 1:
+        return step
+    from jax.experimental import multihost_utils
+
+    agreed = int(multihost_utils.broadcast_one_to_all(-1 if step is None else step))
+    return None if agreed < 0 else agreed
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

@@ -1,0 +1,117 @@
+"""The one train step and the one evaluation step, for every task and every mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from jaxtune.models.layers import DropoutKey, dropout_key
+from jaxtune.training.state import Params, TrainState, merge
+
+Batch = Mapping[str, Array]
+Sums = dict[str, tuple[Array, Array]]
+Forward = Callable[[Params, Batch, DropoutKey | None], Float[Array, "B N C"]]
+TaskLoss = Callable[[Float[Array, "B N C"], Batch], Sums]
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+
+
+def make_forward(model: Any) -> Forward:
+    """``model.apply`` on a batch's fields."""
+
+    def forward(params: Params, batch: Batch, key: DropoutKey | None) -> Float[Array, "B N C"]:
+        fields = (batch[name] for name in ("tokens", "segment_ids", "positions", "token_types", "starts"))
+        return model.apply({"params": params}, *fields, dropout_key=key)
+
+    return forward
+
+
+def make_train_step(
+    forward: Forward,
+    loss: TaskLoss,
+    optimizer: optax.GradientTransformation,
+    schedule: Schedule,
+    *,
+    accumulate: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
+    """``train_step(state, batch) -> (state, metrics)``, pure, to be jitted with the state donated.
+
+    Args:
+        optimizer: gives a descent direction without a learning rate (``optimizers.make_optimizer``).
+        schedule: learning rate at a step.
+        accumulate: microbatches a batch is split into; their gradient sums and weights are added
+            up and divided once, so the result does not depend on it.
+
+    The metrics are the task's (sum, weight) pairs, ``grad_norm`` (of the mean gradient, before
+    clipping), ``finite``, and ``skipped_in_a_row``. A step whose loss or gradient is not finite
+    leaves parameters and optimizer state as they were.
+    """
+
+    def objective(trainable: Params, frozen: Params, batch: Batch, key: DropoutKey) -> tuple[Array, Sums]:
+        sums = loss(forward(merge(trainable, frozen), batch, key), batch)
+        return sums["loss"][0], sums
+
+    gradient = jax.grad(objective, has_aux=True)
+
+    def summed_gradient(state: TrainState, batch: Batch) -> tuple[Params, Sums]:
+        if accumulate == 1:
+            key = dropout_key(state.seed, state.step)
+            return gradient(state.trainable, state.frozen, batch, key)
+
+        def add(totals: Any, microbatch: tuple[Array, Batch]) -> tuple[Any, None]:
+            index, rows = microbatch
+            key = dropout_key(state.seed, state.step, index)
+            part = gradient(state.trainable, state.frozen, rows, key)
+            return jax.tree.map(jnp.add, totals, part), None
+
+        # Microbatch i takes rows i, i + accumulate, …: under data parallelism each device then
+        # keeps its own rows in every microbatch and nothing is resharded.
+        microbatches = {
+            name: rows.reshape(-1, accumulate, *rows.shape[1:]).swapaxes(0, 1) for name, rows in batch.items()
+        }
+        first = jax.tree.map(lambda rows: rows[0], microbatches)
+        shapes = jax.eval_shape(gradient, state.trainable, state.frozen, first, dropout_key(0, 0))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        totals, _ = jax.lax.scan(add, zeros, (jnp.arange(accumulate), microbatches))
+        return totals
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
+        grads, sums = summed_gradient(state, batch)
+        total, weight = sums["loss"]
+        grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-8), grads)
+        grad_norm = optax.global_norm(grads)
+        finite = jnp.isfinite(grad_norm) & jnp.isfinite(total)
+
+        direction, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        rate = schedule(state.step)
+        trainable = jax.tree.map(lambda p, d: (p - rate * d).astype(p.dtype), state.trainable, direction)
+
+        def unless_broken(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        skip = 1 - finite.astype(jnp.int32)
+        state = state.replace(
+            step=state.step + 1,
+            trainable=unless_broken(trainable, state.trainable),
+            opt_state=unless_broken(opt_state, state.opt_state),
+            skipped=state.skipped + skip,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * skip,
+        )
+        extra = {"grad_norm": grad_norm, "finite": finite, "skipped_in_a_row": state.skipped_in_a_row}
+        return state, {"sums": sums, **extra}
+
+    return train_step
+
+
+def make_eval_step(forward: Forward, loss: TaskLoss) -> Callable[[Params, Batch], tuple[Sums, Array]]:
+    """``eval_step(params, batch) -> (sums, logits [B, N, C])``, without dropout."""
+
+    def eval_step(params: Params, batch: Batch) -> tuple[Sums, Array]:
+        logits = forward(params, batch, None)
+        return loss(logits, batch), logits
+
+    return eval_step

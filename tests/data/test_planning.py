@@ -1,0 +1,182 @@
+"""Plans: every example exactly once per epoch, the same for everyone, with little padding."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxtune.data.planning import packed_shape, plan_evaluation, plan_training
+from jaxtune.errors import ConfigError, DataError
+
+BATCHINGS = ("packed", "bucketed", "padded")
+lengths_lists = st.lists(st.integers(1, 90), min_size=1, max_size=150)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_lists, st.sampled_from(BATCHINGS), st.integers(1, 40), st.integers(0, 5), st.integers(1, 4))
+def test_every_example_is_seen_exactly_once_per_epoch(lengths, batching, batch_size, seed, buckets):
+    plan = plan_training(
+        np.array(lengths), batching=batching, batch_size=batch_size, seed=seed, epochs=2, buckets=buckets
+    )
+    assert len(plan.steps_per_epoch) == 2
+    assert sum(plan.steps_per_epoch) == plan.num_steps
+    start = 0
+    for steps in plan.steps_per_epoch:
+        ids = [e for step in plan.steps[start : start + steps] for e in step.ids]
+        assert sorted(ids) == list(range(len(lengths)))
+        start += steps
+    check_steps(plan, lengths, batch_size)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths_lists, st.sampled_from(BATCHINGS), st.integers(1, 40))
+def test_an_evaluation_sees_every_example_exactly_once(lengths, batching, batch_size):
+    plan = plan_evaluation(np.array(lengths), batching=batching, batch_size=batch_size, row_length=16, rows=4)
+    assert sorted(e for step in plan.steps for e in step.ids) == list(range(len(lengths)))
+    check_steps(plan, lengths, batch_size)
+
+
+def check_steps(plan, lengths, batch_size):
+    for step in plan.steps:
+        assert 1 <= len(step.ids) <= batch_size
+        for row in step.rows:
+            assert len(row) <= step.slots == plan.slots
+            assert sum(lengths[e] for e in row) <= step.length
+    by_length = {}
+    for step in plan.steps:
+        assert by_length.setdefault(step.length, len(step.rows)) == len(step.rows)
+    assert plan.shapes == {step.shape for step in plan.steps}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_packing_movie_reviews_wastes_little_and_holds_a_batch_per_step(movie_lengths, seed):
+    lengths = movie_lengths()
+    plan = plan_training(lengths, batching="packed", batch_size=32, seed=seed, epochs=3)
+    assert plan.shapes == {(8, 112)}
+    assert plan.padding_share <= 0.05
+    assert abs(plan.mean_examples - 32) <= 0.03 * 32
+    assert abs(plan.num_steps - 3 * 264) <= 3  # as many steps as one example per row would take
+    assert plan.slots <= 8
+
+
+@pytest.mark.parametrize("batch_size", [8, 16, 64, 256])
+def test_packing_holds_other_batch_sizes_too(movie_lengths, batch_size):
+    plan = plan_training(movie_lengths(), batching="packed", batch_size=batch_size, seed=0, epochs=1)
+    assert plan.padding_share <= 0.08
+    assert abs(plan.mean_examples - batch_size) <= 0.03 * batch_size
+
+
+def test_no_example_waits_long(movie_lengths):
+    plan = plan_training(movie_lengths(), batching="packed", batch_size=32, seed=0, epochs=1)
+    plain = plan_training(movie_lengths(), batching="padded", batch_size=32, seed=0, epochs=1)
+    turn = {e: t for t, step in enumerate(plain.steps) for e in step.ids}
+    assert max(t - turn[e] for t, step in enumerate(plan.steps) for e in step.ids) <= 10
+
+
+def test_two_buckets_halve_the_padding_and_leave_one_ragged_batch(movie_lengths):
+    lengths = movie_lengths()
+    padded, two, four = (
+        plan_training(lengths, batching="bucketed", batch_size=32, seed=0, epochs=1, buckets=k)
+        for k in (1, 2, 4)
+    )
+    assert len(two.shapes) == 2
+    assert two.padding_share < 0.7 * padded.padding_share
+    assert four.padding_share < two.padding_share
+    ragged = [t for t, step in enumerate(two.steps) if len(step.ids) < 32]
+    assert ragged == [two.num_steps - 1]
+    # Short and long batches alternate; an epoch does not begin with all the short ones.
+    first = [step.length for step in two.steps[:40]]
+    assert len(set(first)) == 2
+
+
+def test_buckets_are_the_best_there_are():
+    lengths = np.array([3] * 50 + [9] * 5 + [30] * 20 + [64] * 2)
+    plan = plan_training(lengths, batching="bucketed", batch_size=1, seed=0, epochs=1, buckets=3)
+    best = min(
+        sum(min(b for b in (one, two, 64) if b >= n) for n in lengths)
+        for one in range(8, 65, 8)
+        for two in range(one, 65, 8)
+    )
+    assert sum(step.length for step in plan.steps) == best
+
+
+def test_the_plan_depends_on_the_seed_and_the_epoch_but_not_on_their_number(movie_lengths):
+    lengths = movie_lengths(500)
+
+    def plan(seed, epochs):
+        return plan_training(lengths, batching="packed", batch_size=32, seed=seed, epochs=epochs)
+
+    once, twice = plan(0, 1), plan(0, 2)
+    assert twice.steps[: once.num_steps] == once.steps
+    assert twice.digest == once.digest
+    assert twice.steps[once.num_steps :] != once.steps
+    assert plan(1, 1).steps != once.steps
+    assert plan(1, 1).digest != once.digest
+
+
+@pytest.mark.parametrize("batching", BATCHINGS)
+def test_steps_and_fractions_of_epochs_cut_the_run_short(movie_lengths, batching):
+    lengths = movie_lengths(640)
+    whole = plan_training(lengths, batching=batching, batch_size=32, seed=0, epochs=2)
+    part = plan_training(lengths, batching=batching, batch_size=32, seed=0, epochs=1.5)
+    assert part.steps == whole.steps[: part.num_steps]
+    assert part.epoch_of(part.num_steps) == pytest.approx(1.5, abs=0.05)
+    assert part.epoch_of(part.steps_per_epoch[0]) == 1.0
+    by_steps = plan_training(lengths, batching=batching, batch_size=32, seed=0, epochs=9, steps=50)
+    assert by_steps.num_steps == 50
+    assert by_steps.steps[: whole.num_steps] == whole.steps
+
+
+def test_a_plan_does_not_change_between_versions(movie_lengths):
+    """A run resumes with the batches it began with: when this fails, raise PLAN_VERSION."""
+    lengths = movie_lengths(100)
+    plan = plan_training(lengths, batching="packed", batch_size=16, seed=7, epochs=1)
+    assert plan.steps[0].rows == FIRST_STEP
+
+
+FIRST_STEP = ((55, 14, 41), (15, 74, 61, 97), (80, 13, 49, 90), (78, 12, 52, 4, 43))
+
+
+def test_fewer_rows_than_one_batch_make_one_ragged_batch():
+    for batching in BATCHINGS:
+        plan = plan_training(np.array([5, 9, 4]), batching=batching, batch_size=32, seed=0, epochs=1)
+        assert plan.num_steps == 1
+        assert sorted(plan.steps[0].ids) == [0, 1, 2]
+
+
+def test_long_texts_get_rows_that_hold_them():
+    lengths = np.where(np.arange(1000) % 50 == 0, 128, 20)
+    rows, length = packed_shape(lengths, 32)
+    assert length >= 128
+    assert rows * length <= 1.08 * 32 * lengths.mean() / 0.975
+
+
+def test_given_rows_or_row_length_are_kept(movie_lengths):
+    lengths = movie_lengths()
+    given_length = plan_training(lengths, batching="packed", batch_size=32, seed=0, epochs=1, row_length=256)
+    assert given_length.shapes == {(4, 256)}
+    given_rows = plan_training(lengths, batching="packed", batch_size=32, seed=0, epochs=1, rows=16)
+    assert given_rows.shapes == {(16, 80)}
+
+
+def test_bad_sizes_are_named():
+    lengths = np.array([5, 90])
+    with pytest.raises(ConfigError, match=r"data\.row_length: 64 tokens are fewer than .* \(90\)"):
+        plan_training(lengths, batching="packed", batch_size=2, seed=0, epochs=1, row_length=64)
+    with pytest.raises(ConfigError, match=r"train\.batch_size"):
+        plan_training(lengths, batching="packed", batch_size=0, seed=0, epochs=1)
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
+        plan_training(lengths, batching="packed", batch_size=2, seed=0, epochs=0)
+    with pytest.raises(DataError, match="no examples"):
+        plan_training(np.zeros(0, int), batching="packed", batch_size=2, seed=0, epochs=1)
+
+
+@pytest.mark.slow
+def test_large_data_is_planned_in_seconds(movie_lengths):
+    start = time.monotonic()
+    plan_training(movie_lengths(100_000), batching="packed", batch_size=32, seed=0, epochs=3)
+    assert time.monotonic() - start < 20
