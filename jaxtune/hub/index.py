@@ -108,7 +108,7 @@ def _parse_json(body: bytes, base: str) -> list[IndexFile]:
         IndexFile(
             entry["filename"],
             urllib.parse.urljoin(base, entry["url"]),
-            str((entry.get("hashes") or {}).get("sha256", "")).lower(),
+            _digest((entry.get("hashes") or {}).get("sha256")),
         )
         for entry in json.loads(body)["files"]
         if _ARCHIVE.search(entry["filename"])
@@ -122,10 +122,15 @@ def _parse_html(body: bytes, base: str) -> list[IndexFile]:
     for href in page.hrefs:
         url, fragment = urllib.parse.urldefrag(urllib.parse.urljoin(page.base or base, href))
         filename = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1])
-        digest = dict(urllib.parse.parse_qsl(fragment)).get("sha256", "").lower()
+        digest = _digest(dict(urllib.parse.parse_qsl(fragment)).get("sha256"))
         if _ARCHIVE.search(filename):
             files.append(IndexFile(filename, url, digest))
     return files
+
+
+def _digest(text: object) -> str:
+    """A SHA-256 in small hex digits, or empty for anything else (it becomes part of a path in the cache)."""
+    return text.lower() if isinstance(text, str) and re.fullmatch(r"[0-9A-Fa-f]{64}", text) else ""
 
 
 class _Links(html.parser.HTMLParser):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import typing
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -68,10 +69,14 @@ def _shards(folder: Path, index_name: str) -> list[str]:
         ) from error
     for name in shards:
         if Path(name).name != name or is_pickle(name):
-            raise WeightsError(f"{index} names the shard {name!r}, which is not a weights file beside it: refused.")
+            raise WeightsError(
+                f"{index} names the shard {name!r}, which is not a weights file beside it: refused."
+            )
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
-        raise SourceError(f"{folder} lacks {', '.join(missing)}, which {index_name} names. Fetch the checkpoint again.")
+        raise SourceError(
+            f"{folder} lacks {', '.join(missing)}, which {index_name} names. Fetch the checkpoint again."
+        )
     return shards
 
 
@@ -131,7 +136,7 @@ def _restore(path: Path) -> Any:
     try:
         # Mapped and not read: the file's bytes then do not count beside the arrays made from them.
         with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            return msgpack_restore(mapped)
+            return msgpack_restore(typing.cast(bytes, mapped))
     except Exception as error:  # msgpack, numpy and flax raise a dozen kinds for damaged bytes
         raise WeightsError(f"{path} is not a sound Flax msgpack file ({error!r}). Fetch it again.") from error
 
@@ -143,4 +148,6 @@ def _flattened(tree: Any, path: Path, prefix: str = "") -> Iterator[tuple[str, n
         for key, value in tree.items():
             yield from _flattened(value, path, f"{prefix}/{key}" if prefix else str(key))
     else:
-        raise WeightsError(f"{path}: {prefix or 'the top'} is {type(tree).__name__}, expected arrays in dictionaries.")
+        raise WeightsError(
+            f"{path}: {prefix or 'the top'} is {type(tree).__name__}, expected arrays in dictionaries."
+        )

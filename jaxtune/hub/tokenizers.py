@@ -18,7 +18,9 @@ def load_tokenizer(folder: Path) -> Any:
         SourceError: no tokenizer there, or one that only runs with code of its own.
     """
     if not any((folder / name).is_file() for name in _FILES):
-        raise SourceError(f"{folder} holds no tokenizer: expected tokenizer.json (or {', '.join(_FILES[1:])}).")
+        raise SourceError(
+            f"{folder} holds no tokenizer: expected tokenizer.json (or {', '.join(_FILES[1:])})."
+        )
     # Its advice to install torch would puzzle a reader: nothing here needs it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer

@@ -39,7 +39,7 @@ class AttentionSpec:
     key_segments: Int[Array, "B T"] | None = None
     causal: bool = False
     window: int | None = None
-    bias: Float[Array, "..."] | None = None
+    bias: Float[Array, ...] | None = None
     soft_cap: float | None = None
     scale: float | None = None
     dropout_rate: float = 0.0

@@ -118,7 +118,11 @@ class BertSelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B S D"], segment_ids: Int[Array, "B S"], key: DropoutKey | None, site: Array | int
+        self,
+        x: Float[Array, "B S D"],
+        segment_ids: Int[Array, "B S"],
+        key: DropoutKey | None,
+        site: Array | int,
     ) -> Float[Array, "B S D"]:
         c = self.config
         heads = (*x.shape[:-1], c.num_attention_heads, c.hidden_size // c.num_attention_heads)

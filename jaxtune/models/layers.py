@@ -135,7 +135,7 @@ def _mix(x: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
 
 def dropout_key(seed: Array | int, step: Array | int, microbatch: Array | int = 0) -> DropoutKey:
     """The key of one microbatch: a hash of (seed, step, microbatch). Nothing is stored or threaded."""
-    words = [jnp.asarray(w).astype(jnp.uint32) for w in (seed, step, microbatch)]
+    words = [jnp.uint32(w) if isinstance(w, int) else w.astype(jnp.uint32) for w in (seed, step, microbatch)]
     low, high = jnp.uint32(0x243F6A88), jnp.uint32(0x85A308D3)
     for word in words:
         low = _mix(low ^ word)
@@ -143,7 +143,7 @@ def dropout_key(seed: Array | int, step: Array | int, microbatch: Array | int = 
     return jnp.stack([low, high])
 
 
-def dropout_bits(shape: tuple[int, ...], key: DropoutKey, site: Array | int) -> UInt32[Array, "..."]:
+def dropout_bits(shape: tuple[int, ...], key: DropoutKey, site: Array | int) -> UInt32[Array, ...]:
     """Uniform 32-bit words, each a hash of (key, site, global element index).
 
     The index is that of the whole array, so the bits do not depend on how it is sharded. Rows
@@ -156,10 +156,10 @@ def dropout_bits(shape: tuple[int, ...], key: DropoutKey, site: Array | int) -> 
     row_low = _mix(row + low)
     row_high = _mix(row_low ^ high)
     per_row = (shape[0],) + (1,) * (len(shape) - 1)
-    index = jnp.zeros((1,) + shape[1:], jnp.uint32)
+    index = jnp.zeros((1, *shape[1:]), jnp.uint32)
     for axis in range(1, len(shape)):
         stride = math.prod(shape[axis + 1 :])
-        index = index + jax.lax.broadcasted_iota(jnp.uint32, (1,) + shape[1:], axis) * jnp.uint32(stride)
+        index = index + jax.lax.broadcasted_iota(jnp.uint32, (1, *shape[1:]), axis) * jnp.uint32(stride)
     bits = _mix(index + row_low.reshape(per_row))
     # A second, differently keyed word: two sites whose counters overlap still get unrelated bits.
     bits = (bits ^ row_high.reshape(per_row)) * jnp.uint32(0x9E3779B1)
@@ -167,8 +167,8 @@ def dropout_bits(shape: tuple[int, ...], key: DropoutKey, site: Array | int) -> 
 
 
 def dropout(
-    x: Float[Array, "..."], rate: float, key: DropoutKey | None, site: Array | int
-) -> Float[Array, "..."]:
+    x: Float[Array, ...], rate: float, key: DropoutKey | None, site: Array | int
+) -> Float[Array, ...]:
     """Zero a share ``rate`` of the elements and scale the rest by 1/(1-rate); no key means no dropout.
 
     Args:

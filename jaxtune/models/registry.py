@@ -54,7 +54,9 @@ def family_of(model_type: str | None) -> Family:
         ValueError: it is not supported; lists those that are.
     """
     if model_type not in FAMILIES:
-        raise ValueError(f"model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}")
+        raise ValueError(
+            f"model_type {model_type!r} is not supported; supported: {', '.join(sorted(FAMILIES))}"
+        )
     return FAMILIES[model_type]
 
 

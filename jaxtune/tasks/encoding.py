@@ -11,8 +11,8 @@ import numpy as np
 from jaxtune.errors import DataError
 from jaxtune.tasks.base import Example, Record, Where, plain_value, read_column, row_error, shown
 
-CHARACTERS_PER_TOKEN = 16
-"""Texts up to this many characters per token of ``max_length`` are tokenised whole."""
+CHARACTERS_PER_TOKEN = 8
+"""Texts up to about this many characters per token of ``max_length`` are tokenised whole."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def shorten(text: str, tokenizer: Any, max_length: int, *, beyond: int = 0) -> s
     whatever cuts both to that many tokens cannot tell them apart. Tokens may depend on what
     follows within a word, hence the last two words (pre-tokens) of a beginning do not count.
     """
-    size = max(max_length, 64) * CHARACTERS_PER_TOKEN
+    size = _short(max_length)
     wanted = max(max_length, beyond)
     while len(text) > size:
         beginning = text[:size]
@@ -150,15 +150,24 @@ def shorten(text: str, tokenizer: Any, max_length: int, *, beyond: int = 0) -> s
 def shorten_pair(first: str, second: str, tokenizer: Any, max_length: int) -> tuple[str, str]:
     """Both texts of a pair, shortened such that truncating the longest first gives the same tokens.
 
-    That truncation compares the two token counts. So a text is only shortened beside one that is
-    tokenised whole, and keeps more tokens than that one has; two long texts stay as they are.
+    That truncation asks which text has more tokens, so the shortened ones keep that order. They
+    must be short: the tokenizer combines all that it cuts off the one with all of the other.
     """
-    whole = max(max_length, 64) * CHARACTERS_PER_TOKEN
-    if len(first) > whole >= len(second):
-        first = shorten(first, tokenizer, max_length, beyond=len(_encoding(second, tokenizer).ids))
-    elif len(second) > whole >= len(first):
-        second = shorten(second, tokenizer, max_length, beyond=len(_encoding(first, tokenizer).ids))
-    return first, second
+    if max(len(first), len(second)) <= _short(max_length):
+        return first, second
+    if _count(first, tokenizer) > _count(second, tokenizer):
+        second = shorten(second, tokenizer, max_length)
+        return shorten(first, tokenizer, max_length, beyond=_count(second, tokenizer)), second
+    first = shorten(first, tokenizer, max_length)
+    return first, shorten(second, tokenizer, max_length, beyond=_count(first, tokenizer))
+
+
+def _short(max_length: int) -> int:
+    return 64 + CHARACTERS_PER_TOKEN * max_length
+
+
+def _count(text: str, tokenizer: Any) -> int:
+    return len(_encoding(text, tokenizer).ids)
 
 
 def _encoding(text: str, tokenizer: Any) -> Any:

@@ -52,7 +52,10 @@ class StepFolders:
         folder = self.path(step)
         if has_manifest(folder):
             return False
-        return files.exists(files.join(folder, UNFINISHED)) or not files.walk(folder)
+        if files.exists(files.join(folder, UNFINISHED)):
+            return True
+        # A kill before the marker was there, or after it went: nothing that was ever whole is in it.
+        return not (files.exists(files.join(folder, RECORD)) or files.is_dir(files.join(folder, STATE)))
 
     def verify(self, step: int) -> list[str]:
         """What is wrong with a step, one line per file; empty for a sound one. Reads every byte."""
@@ -90,6 +93,9 @@ class StepFolders:
             # A full disk: the marker cannot be written, and space has to be made all the same.
             logger.debug("no room for a marker in %s", folder)
         files.remove(files.join(folder, MANIFEST))
+        for name in files.list_dir(folder):
+            if name != UNFINISHED:
+                files.remove(files.join(folder, name))
         files.remove(folder)
         self._best_flags.pop(step, None)
 

@@ -7,8 +7,10 @@ and takes the newest step without a fault.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,7 +99,8 @@ class Checkpoints:
 
         Waits for the save before it. The arrays may be donated as soon as this returns. `best` says
         that no earlier step was better: the newest step saved so is kept beside the newest `keep`.
-        Saving the same step with the same record again does nothing.
+        Saving the same step with the same record again does nothing. A program must not end without
+        `wait` or `close`: Python stops Orbax's helpers first, and the last save would be lost.
 
         Args:
           step: number of finished training steps; names the folder.
@@ -120,7 +123,6 @@ class Checkpoints:
             self._arrays.start(files.join(self._folders.path(step), STATE), state)
         except Exception as error:
             raise self._failed(step, error) from error
-        # Not a daemon: a program that ends without wait() still finishes its last checkpoint.
         self._thread = threading.Thread(
             target=self._finish, args=(step, text, best), name=f"checkpoint-{step}"
         )
@@ -200,6 +202,7 @@ class Checkpoints:
         for candidate in [step] if step is not None else existing[::-1]:
             found = self._problems(candidate)
             if not found:
+                self._sweep(older_than=candidate)
                 return candidate, problems
             problems += found
         if step is not None:
@@ -213,6 +216,12 @@ class Checkpoints:
             self._folders.discard(step)
         what = "removed" if self._writable else "skipped"
         return [f"{self._folders.path(step)}: half-written, the run ended during this save; {what}"]
+
+    def _sweep(self, *, older_than: int) -> None:
+        """Finishes what a kill cut off while an old step was being removed."""
+        for step in self._folders.all():
+            if self._writable and step < older_than and self._folders.half_written(step):
+                self._folders.discard(step)
 
     def _refuse_damaged(self, problems: list[str]) -> None:
         """To start from nothing where there was something is the user's decision."""
@@ -231,6 +240,8 @@ class Checkpoints:
                 self._folders.commit(step, record, best=best)
             self._last_saved = (step, record)
         except BaseException as error:
+            # First the plain fact, so that no trouble while tidying up can hide it.
+            self._failure = CheckpointError(f"step {step} could not be saved: {_first_line(error)}")
             self._failure = self._failed(step, error)
             self._failure.__cause__ = error
             return
@@ -276,5 +287,8 @@ def _agree(step: int | None) -> int | None:
 
 
 def _first_line(error: BaseException) -> str:
+    full = os.strerror(errno.ENOSPC)
+    if full in str(error):
+        return full
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

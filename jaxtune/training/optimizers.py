@@ -56,7 +56,7 @@ def per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformati
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         canonical = unstack_layers(updates)
-        stacked = jax.tree.structure(canonical) != jax.tree.structure(updates)
+        stacked = len(jax.tree.leaves(canonical)) != len(jax.tree.leaves(updates))
         direction, state = inner.update(canonical, state, unstack_layers(params))
         return (stack_layers(direction) if stacked else direction), state
 
@@ -68,7 +68,7 @@ def decays(params: Any) -> Any:
     return path_aware_map(lambda path, _: not _is_bias_or_norm(path), params)
 
 
-def _is_bias_or_norm(path: tuple[str, ...]) -> bool:
+def _is_bias_or_norm(path: tuple[Any, ...]) -> bool:
     return path[-1] in ("bias", "scale") or "norm" in path[-2:-1]
 
 
@@ -106,6 +106,12 @@ def warmup_steps(config: OptimConfig, total_steps: int) -> int:
     return -int(-(total_steps * config.warmup) // 1)
 
 
+def _inverse_sqrt(peak: float, timescale: int) -> optax.Schedule:
+    """``peak * sqrt(timescale / (timescale + step))`` (Vaswani et al. 2017, eq. 3, after the warm-up)."""
+    # join_schedules also asks for steps before the warm-up ends, which are negative here.
+    return lambda step: peak * jnp.sqrt(timescale / (timescale + jnp.maximum(step, 0)))
+
+
 SCHEDULES: dict[str, Callable[[OptimConfig, float, float, int, int], optax.Schedule]] = {
     "linear": lambda c, peak, end, rest, warmup: optax.linear_schedule(peak, end, rest),
     "cosine": lambda c, peak, end, rest, warmup: optax.cosine_decay_schedule(peak, rest, c.end_factor),
@@ -115,7 +121,5 @@ SCHEDULES: dict[str, Callable[[OptimConfig, float, float, int, int], optax.Sched
     "exponential": lambda c, peak, end, rest, warmup: optax.exponential_decay(
         peak, rest, c.end_factor or 1e-3, end_value=end
     ),
-    "inverse_sqrt": lambda c, peak, end, rest, warmup: (
-        lambda step: peak * jnp.sqrt(max(warmup, 1) / (step + max(warmup, 1)))
-    ),
+    "inverse_sqrt": lambda c, peak, end, rest, warmup: _inverse_sqrt(peak, max(warmup, 1)),
 }

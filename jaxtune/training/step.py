@@ -83,7 +83,7 @@ def make_train_step(
         grads, sums = summed_gradient(state, batch)
         total, weight = sums["loss"]
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-8), grads)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         finite = jnp.isfinite(grad_norm) & jnp.isfinite(total)
 
         direction, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
@@ -107,11 +107,10 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(forward: Forward, loss: TaskLoss) -> Callable[[Params, Batch], tuple[Sums, Array]]:
-    """``eval_step(params, batch) -> (sums, logits [B, N, C])``, without dropout."""
+def make_eval_step(forward: Forward) -> Callable[[Params, Batch], Float[Array, "B N C"]]:
+    """``eval_step(params, batch) -> logits``, without dropout."""
 
-    def eval_step(params: Params, batch: Batch) -> tuple[Sums, Array]:
-        logits = forward(params, batch, None)
-        return loss(logits, batch), logits
+    def eval_step(params: Params, batch: Batch) -> Float[Array, "B N C"]:
+        return forward(params, batch, None)
 
     return eval_step

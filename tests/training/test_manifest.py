@@ -68,9 +68,9 @@ def test_every_flipped_byte_of_the_manifest_is_found(folder: str) -> None:
         flipped = bytearray(sound)
         flipped[at] ^= 1 << (at % 8)
         files.write_bytes(path, bytes(flipped))
-        assert verify_manifest(folder) == [
-            f"{MANIFEST} is damaged: its bytes do not match its own digest"
-        ], at
+        assert verify_manifest(folder) == [f"{MANIFEST} is damaged: its bytes do not match its own digest"], (
+            at
+        )
 
 
 def test_every_truncation_of_the_manifest_is_found(folder: str) -> None:

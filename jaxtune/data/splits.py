@@ -1,0 +1,73 @@
+"""Which split a text belongs to, by a stable hash: the same text is never in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import numpy as np
+from jaxtyping import Float, UInt64
+
+SPLITS = ("train", "validation", "test")
+
+_NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
+    ("validation", "valid", "val", "dev", "eval"), "validation"
+)
+
+
+def hash_text(text: str) -> int:
+    """64-bit hash of a text, blind to upper case and to how much white space is where."""
+    normal = " ".join(text.casefold().split())
+    return int.from_bytes(
+        hashlib.blake2b(normal.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )
+
+
+def hash_split(text: str) -> float:
+    """Place of a text in [0, 1): where it lies decides its split, today and in every later version."""
+    return (hash_text(text) >> 11) / 2**53
+
+
+def three_way(
+    hashes: UInt64[np.ndarray, " n"], holdout: tuple[float, float]
+) -> dict[str, Float[np.ndarray, " k"]]:
+    """Indices (rising, int64) of ``train``, ``validation`` and ``test`` rows, from :func:`hash_text`.
+
+    Args:
+      hashes: one per row.
+      holdout: shares of validation and test; a share of 0 gives an empty split.
+    """
+    place = (hashes >> np.uint64(11)).astype(np.float64) / 2**53
+    validation, test = holdout
+    held = np.searchsorted([validation, validation + test], place, side="right")
+    return {
+        "train": np.flatnonzero(held == 2),
+        "validation": np.flatnonzero(held == 0),
+        "test": np.flatnonzero(held == 1),
+    }
+
+
+def split_of_name(name: str) -> str | None:
+    """The split a file or folder name speaks of, as ``train`` for ``data/train-00000-of-00002.parquet``."""
+    for word in re.split(r"[^a-z]+", name.lower()):
+        if word in _NAMES:
+            return _NAMES[word]
+    return None
+
+
+def by_split(names: Iterable[str]) -> dict[str, list[str]]:
+    """File names sorted into splits; where no name speaks of one, all of them are ``train``.
+
+    A name that speaks of none is left out where others do.
+    """
+    found: dict[str, list[str]] = {}
+    names = sorted(names)
+    for name in names:
+        # The last part decides: "train" may also be a folder above ("train-data/test.csv").
+        split = split_of_name(name.rpartition("/")[2]) or split_of_name(name.rpartition("/")[0])
+        if split:
+            found.setdefault(split, []).append(name)
+    if not found and names:
+        return {"train": names}
+    return {split: found[split] for split in SPLITS if split in found}

@@ -1,0 +1,155 @@
+"""After the last step: the best model as a Hugging Face folder, test results, predictions, the report.
+
+Every file is a function of the checkpoints and the data, so a run that was killed here does it all again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxtune import files
+from jaxtune.config import to_dict
+from jaxtune.data.pipeline import Split
+from jaxtune.errors import CheckpointError
+from jaxtune.hub.pretrained import save_pretrained
+from jaxtune.reports.report import ReportFacts, build_report
+from jaxtune.tasks.metrics import higher_is_better
+from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.training.evaluation import Evaluated
+from jaxtune.training.loop import Outcome
+from jaxtune.training.metrics_log import read_metrics
+from jaxtune.training.prepare import Prepared
+from jaxtune.training.progress import Progress
+from jaxtune.training.run_directory import RunDirectory
+
+BEST = "best"
+RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"
+
+
+def finish(
+    prepared: Prepared,
+    directory: RunDirectory,
+    checkpoints: Checkpoints,
+    outcome: Outcome,
+    raw_config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write ``best/``, ``predictions.jsonl``, the report, and last ``results.json``, the sign of a finished run.
+
+    Returns:
+        the results: best step, and metrics per split of the best model.
+    """
+    params, step = best_params(prepared, checkpoints, outcome, progress)
+    network = prepared.network
+    save_pretrained(
+        directory.file(BEST), network.pretrained(network.to_canonical(params), raw_config), overwrite=True
+    )
+    evaluated = {
+        name: prepared.evaluate(params, name) for name in ("validation", "test") if name in prepared.splits
+    }
+    last = next(reversed(evaluated), None)
+    rows = [] if last is None else predictions(prepared, prepared.splits[last], evaluated[last])
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    files.write_text(directory.file(PREDICTIONS), lines)
+    results = {
+        "metric": prepared.best_metric,
+        "step": step,
+        "steps": prepared.plan.num_steps,
+        "stopped": outcome.record.stopped,
+        "skipped_updates": int(outcome.state.skipped),
+        "splits": {name: result.metrics for name, result in evaluated.items()},
+    }
+    for name, data in build_report(_facts(prepared, directory, results, rows, provenance)).items():
+        files.write_bytes(directory.file(name), data)
+    files.write_text(directory.file(RESULTS), json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    for name, result in evaluated.items():
+        shown = "  ".join(
+            f"{m} {result.metrics[m]:.4f}"
+            for m in prepared.shown_metrics
+            if result.metrics.get(m) is not None
+        )
+        progress.say(f"best model (step {step})  {name}  {shown}")
+    progress.say(f"done: {directory.path} (report.md, best/, predictions.jsonl)")
+    return results
+
+
+def best_params(
+    prepared: Prepared, checkpoints: Checkpoints, outcome: Outcome, progress: Progress
+) -> tuple[Any, int]:
+    """Parameters of the best evaluation, in the layout the model runs in; the last ones without one."""
+    step, last = outcome.record.best_step, int(outcome.state.step)
+    if step is None or step == last:
+        return outcome.state.params, last
+    like = prepared.abstract_state()
+    try:
+        restored = checkpoints.restore(
+            {"trainable": like.trainable, "frozen": like.frozen}, step, partial=True
+        )
+    except CheckpointError as error:
+        progress.say(f"the best checkpoint is lost, the last parameters take its place: {error}")
+        return outcome.state.params, last
+    assert restored is not None, "an unreadable step raises"
+    return prepared.network.params_of(restored.state), step
+
+
+def predictions(prepared: Prepared, split: Split, evaluated: Evaluated) -> list[dict[str, Any]]:
+    """One row per example of a split: its text, its target, and what the model says."""
+    data, task = prepared.experiment.data, prepared.task
+    columns = [name for name in (data.text, data.text_pair) if name]
+    rows = []
+    for i, logits in enumerate(evaluated.logits):
+        record, target = split.records[i], split.examples.targets[i]
+        texts = {name: str(record.get(column)) for name, column in zip(("text", "text_pair"), columns)}
+        shown = task.labels[int(target)] if task.labels else float(target)
+        rows.append({"id": i, **texts, "target": shown, **task.read(np.asarray(logits))})
+    return rows
+
+
+def _split_facts(split: Split) -> dict[str, Any]:
+    lengths = split.examples.lengths
+    return {
+        "source": split.origin,
+        "examples": len(split.examples),
+        "median tokens": int(np.median(lengths)),
+        "longest": int(lengths.max()),
+        "share cut": split.truncated_share,
+        "texts also in train": split.duplicates,
+        "rows skipped": len(split.skipped),
+        "skipped": split.skipped,
+    }
+
+
+def _facts(
+    prepared: Prepared,
+    directory: RunDirectory,
+    results: Mapping[str, Any],
+    rows: list[dict[str, Any]],
+    provenance: Mapping[str, Any],
+) -> ReportFacts:
+    training = {
+        "steps": results["steps"],
+        "best step": results["step"],
+        "stopped early": results["stopped"] or "no",
+        "skipped updates": results["skipped_updates"],
+        "batches": prepared.plan.describe(),
+    }
+    return ReportFacts(
+        name=prepared.experiment.name,
+        run=directory.path,
+        config=to_dict(prepared.experiment),
+        labels=prepared.task.labels,
+        metric=prepared.best_metric,
+        higher_is_better=higher_is_better(prepared.best_metric),
+        rows=read_metrics(directory.path),
+        training=training,
+        data={name: _split_facts(split) for name, split in prepared.splits.items()},
+        results=results["splits"],
+        predictions=rows,
+        provenance=provenance,
+    )

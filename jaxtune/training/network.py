@@ -1,0 +1,153 @@
+"""A model on its mesh: parameters in place, and the jitted evaluation step. All that prediction needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Float
+
+from jaxtune.config import Experiment
+from jaxtune.data.examples import Examples
+from jaxtune.data.planning import Plan, plan_evaluation
+from jaxtune.errors import DataError
+from jaxtune.hub.pretrained import Pretrained
+from jaxtune.models.heads import EncoderModel, build_model, init_params
+from jaxtune.models.layer_stack import stack_layers, unstack_layers
+from jaxtune.models.layers import Policy
+from jaxtune.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated
+from jaxtune.tasks.base import Record, Task
+from jaxtune.training.evaluation import Evaluated, gather_logits
+from jaxtune.training.precision import make_policy
+from jaxtune.training.state import merge
+from jaxtune.training.step import make_eval_step, make_forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A model for a task on a mesh.
+
+    Attributes:
+        experiment: with ``model.precision`` resolved.
+        model: the Linen module; with ``scan_layers`` its parameters are stacked.
+    """
+
+    experiment: Experiment
+    task: Task
+    tokenizer: Any
+    model: EncoderModel
+    mesh: Mesh
+
+    @cached_property
+    def replicated(self) -> NamedSharding:
+        """Sharding of parameters and results."""
+        return replicated(self.mesh)
+
+    @cached_property
+    def batch_sharding(self) -> NamedSharding:
+        """Sharding of a batch's fields."""
+        return batch_sharding(self.mesh)
+
+    @cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """Jitted ``(params, batch) -> logits [B, N, C]``, whole on every device."""
+        return jax.jit(make_eval_step(make_forward(self.model)), out_shardings=self.replicated)
+
+    def place(self, canonical: Any) -> Any:
+        """Canonical parameters (or a state) on the mesh, stacked where the model wants that."""
+        return jax.jit(self.from_canonical, out_shardings=self.replicated)(canonical)
+
+    def from_canonical(self, tree: Any) -> Any:
+        """The layout this model runs in."""
+        return stack_layers(tree) if self.experiment.model.scan_layers else tree
+
+    def to_canonical(self, tree: Any) -> Any:
+        """The layout that checkpoints and exports speak of."""
+        return jax.jit(unstack_layers)(tree) if self.experiment.model.scan_layers else tree
+
+    def params_of(self, saved: Any) -> Any:
+        """Parameters in the layout the model runs in, from the two parts a checkpoint holds."""
+        canonical = merge(saved["trainable"], saved["frozen"])
+        return self.place(canonical) if self.experiment.model.scan_layers else canonical
+
+    def pretrained(self, canonical_params: Any, raw_config: Mapping[str, Any]) -> Pretrained:
+        """The model with these parameters as ``load_pretrained`` would give it, computing in float32.
+
+        Args:
+            raw_config: config.json of the checkpoint it came from.
+        """
+        plain = self.model.clone(scan_layers=False, policy=Policy())
+        return Pretrained(
+            plain, canonical_params, labels=self.task.labels, raw_config=raw_config, tokenizer=self.tokenizer
+        )
+
+    def abstract_params(self) -> Any:
+        """Shapes, dtypes and shardings of the canonical parameters."""
+        shapes = jax.eval_shape(lambda: self.fresh_params(0))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.replicated), shapes
+        )
+
+    def fresh_params(self, seed: int) -> Any:
+        """Newly initialised canonical parameters; under ``jax.eval_shape`` only their shapes."""
+        plain = self.model.clone(scan_layers=False)
+        return init_params(plain, jax.random.key(seed))
+
+    def plan(self, examples: Examples) -> Plan:
+        """Batches for one pass over ``examples``."""
+        data = self.experiment.data
+        plan = plan_evaluation(
+            examples.lengths,
+            batching=data.batching,
+            batch_size=self.experiment.train.batch_size,
+            buckets=data.buckets,
+            row_length=data.row_length,
+            rows=data.rows,
+        )
+        for rows, _ in plan.shapes:
+            check_rows(rows, self.mesh, 1)
+        return plan
+
+    def evaluate(self, params: Any, examples: Examples, plan: Plan | None = None) -> Evaluated:
+        """Metrics of labelled examples."""
+        logits = self.logits(params, examples, plan)
+        return Evaluated(self.task.metrics(logits, np.asarray(examples.targets)), logits)
+
+    def predict(
+        self, params: Any, records: Sequence[Record], where: Callable[[int], str]
+    ) -> list[dict[str, Any]]:
+        """What the task reads from each record, in order; labels are not needed.
+
+        Raises:
+            DataError: of the first record that cannot be read.
+        """
+        encoded = self.task.tokenize(records, self.tokenizer, where, labelled=False)
+        for example in encoded:
+            if isinstance(example, DataError):
+                raise example
+        examples = Examples.from_list(encoded)  # type: ignore[arg-type]
+        return [self.task.read(row) for row in self.logits(params, examples)]
+
+    def logits(self, params: Any, examples: Examples, plan: Plan | None = None) -> Float[np.ndarray, "n C"]:
+        """Logits in the order of the examples."""
+        plan = plan or self.plan(examples)
+        return gather_logits(self.eval_step, params, examples, plan, self.batch_sharding)
+
+
+def build_network(experiment: Experiment, task: Task, tokenizer: Any, config: Any) -> Network:
+    """The model of a configuration for a task, on the mesh the experiment asks for.
+
+    Raises:
+        ConfigError: the mesh does not fit the machine.
+    """
+    m = experiment.model
+    if m.dropout is not None:
+        config = config.with_dropout(m.dropout)
+    policy = make_policy(m.precision, m.matmul_precision)
+    model = build_model(config, task.head, task.num_labels, policy, scan_layers=m.scan_layers, remat=m.remat)
+    return Network(experiment, task, tokenizer, model, make_mesh(experiment.mesh))

@@ -1,0 +1,197 @@
+"""From an experiment to everything the loop needs. What can fail for the user's reasons fails here,
+before anything is compiled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxtune.config import Experiment
+from jaxtune.data.pipeline import Split
+from jaxtune.data.planning import Plan, plan_training
+from jaxtune.errors import ConfigError, DataError
+from jaxtune.parallel.mesh import check_rows
+from jaxtune.tasks.base import Task
+from jaxtune.tasks.metrics import higher_is_better
+from jaxtune.training.evaluation import Evaluated
+from jaxtune.training.network import Network
+from jaxtune.training.optimizers import make_optimizer, make_schedule
+from jaxtune.training.state import TrainState, create_state
+from jaxtune.training.step import make_forward, make_train_step
+from jaxtune.training.throughput import matrix_parameters, peak_flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A run, ready to train.
+
+    Attributes:
+        network: the model on its mesh.
+        splits: tokenised ``train``, and ``validation`` and ``test`` where there are any.
+        plan: the global batches of the whole run.
+    """
+
+    network: Network
+    splits: dict[str, Split]
+    plan: Plan
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment, with what depends on the machine resolved."""
+        return self.network.experiment
+
+    @property
+    def task(self) -> Task:
+        """The task, its labels settled."""
+        return self.network.task
+
+    @property
+    def batch_sharding(self) -> Any:
+        """Sharding of a batch's fields."""
+        return self.network.batch_sharding
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Descent direction without a learning rate."""
+        return make_optimizer(self.experiment.optim)
+
+    @cached_property
+    def schedule(self) -> optax.Schedule:
+        """Learning rate at a step."""
+        return make_schedule(self.experiment.optim, self.plan.num_steps)
+
+    @cached_property
+    def train_step(self) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
+        """The jitted step; its state argument is donated."""
+        step = make_train_step(
+            make_forward(self.network.model),
+            self.task.loss,
+            self.optimizer,
+            self.schedule,
+            accumulate=self.experiment.train.accumulate,
+        )
+        return jax.jit(step, donate_argnums=0, out_shardings=self.network.replicated)
+
+    def initial_state(self, canonical_params: Any) -> TrainState:
+        """A state at step 0, in place on the mesh."""
+
+        def create(params: Any) -> TrainState:
+            return create_state(
+                self.network.from_canonical(params), self.optimizer, self.experiment.train.seed
+            )
+
+        return jax.jit(create, out_shardings=self.network.replicated)(canonical_params)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes and shardings of the canonical state, as a checkpoint holds it."""
+
+        def create() -> TrainState:
+            params = self.network.fresh_params(0)
+            return create_state(params, self.optimizer, self.experiment.train.seed)
+
+        def placed(leaf: Any) -> Any:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.network.replicated)
+
+        # Adafactor's state is canonical in both layouts, so the canonical parameters give it too.
+        return jax.tree.map(placed, jax.eval_shape(create))
+
+    @cached_property
+    def eval_plans(self) -> dict[str, Plan]:
+        """One pass over each split that is evaluated."""
+        return {
+            name: self.network.plan(split.examples) for name, split in self.splits.items() if name != "train"
+        }
+
+    def evaluate(self, params: Any, split: str) -> Evaluated:
+        """Metrics of a split, for parameters in the layout the model runs in."""
+        return self.network.evaluate(params, self.splits[split].examples, self.eval_plans[split])
+
+    def evaluates_at(self, step: int) -> bool:
+        """Whether an evaluation is due after ``step`` steps: every ``eval_every``, or at ends of epochs."""
+        every = self.experiment.train.eval_every
+        return step % every == 0 if every is not None else step in self._epoch_ends
+
+    @cached_property
+    def _epoch_ends(self) -> frozenset[int]:
+        return frozenset(np.cumsum(self.plan.steps_per_epoch).tolist())
+
+    @property
+    def best_metric(self) -> str:
+        """Validation metric that picks the best checkpoint."""
+        return self.experiment.train.best_metric or self.task.default_metric
+
+    def is_better(self, value: float | None, than: float | None) -> bool:
+        """Whether a value of ``best_metric`` beats an earlier one; an undefined one never does."""
+        if value is None or not np.isfinite(value):
+            return False
+        if than is None:
+            return True
+        return value > than if higher_is_better(self.best_metric) else value < than
+
+    @property
+    def shown_metrics(self) -> tuple[str, ...]:
+        """What a progress line says of an evaluation."""
+        return tuple(dict.fromkeys(("loss", self.task.default_metric, self.best_metric)))
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """What the data of each split was when the run began."""
+        return {name: split.fingerprint for name, split in self.splits.items()}
+
+    @cached_property
+    def flops_shape(self) -> tuple[int, int, int]:
+        """Matrix parameters, layers and width: what FLOPs are counted from."""
+        params = jax.eval_shape(lambda: self.network.fresh_params(0))
+        config = self.network.model.config
+        return matrix_parameters(params), config.num_hidden_layers, config.hidden_size
+
+    @cached_property
+    def peak(self) -> tuple[float | None, str]:
+        """Peak FLOP/s of the mesh, and where the number is from."""
+        return peak_flops(self.network.mesh.size, self.experiment.model.precision)
+
+    @property
+    def peak_flops(self) -> float | None:
+        return self.peak[0]
+
+
+def plan_run(experiment: Experiment, network: Network, splits: dict[str, Split]) -> Prepared:
+    """Plan all batches, and check what only now can be checked.
+
+    Raises:
+        ConfigError: rows that do not divide over the mesh, or a metric that the task does not have.
+        DataError: nothing to train on.
+    """
+    data, train = experiment.data, experiment.train
+    examples = splits["train"].examples
+    if not len(examples):
+        raise DataError(f"data.train={data.train}: no example is left to train on")
+    plan = plan_training(
+        examples.lengths,
+        batching=data.batching,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        epochs=train.epochs,
+        steps=train.steps,
+        buckets=data.buckets,
+        row_length=data.row_length,
+        rows=data.rows,
+    )
+    for rows, _ in plan.shapes:
+        check_rows(rows, network.mesh, train.accumulate)
+    known = network.task.metric_names
+    if train.best_metric is not None and train.best_metric not in known:
+        raise ConfigError(
+            f"`train.best_metric` is {train.best_metric!r}; {network.task.name} has: {', '.join(known)}"
+        )
+    if train.patience is not None and "validation" not in splits:
+        raise ConfigError(
+            "`train.patience` needs a validation split; set `data.validation` or `data.holdout`"
+        )
+    return Prepared(network, splits, plan)

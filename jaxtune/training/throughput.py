@@ -1,0 +1,80 @@
+"""Model FLOP/s, and the share of the machine's peak that they are (MFU).
+
+The count is that of PaLM (Chowdhery et al. 2022, appendix B): six per matrix parameter and token,
+plus attention; recomputation, padding and embedding look-ups do not count as work.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+PEAK_BF16 = {
+    "TPU v3": 123e12,
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A10": 125e12,
+    "NVIDIA A100": 312e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA H100": 989e12,
+    "NVIDIA H200": 989e12,
+    "NVIDIA B200": 2250e12,
+    "Tesla V100": 125e12,
+    "Tesla T4": 65e12,
+}
+"""Dense bfloat16 (float16 where there is none) FLOP/s per device, from the vendors' data sheets."""
+
+
+def matrix_parameters(params: dict[str, Any]) -> int:
+    """Parameters that multiply every token: all kernels of the backbone."""
+    flat = flatten_dict(params["backbone"])
+    per_example = ("pooler",)
+    return sum(
+        leaf.size for path, leaf in flat.items() if path[-1] == "kernel" and path[0] not in per_example
+    )
+
+
+def training_flops(matrix_params: int, layers: int, width: int, lengths: np.ndarray) -> float:
+    """FLOPs of one forward and backward pass over examples of the given lengths.
+
+    Attention is 12·L·D per pair of tokens: scores and mixing, forward (4) and backward (8).
+    """
+    tokens = float(np.sum(lengths, dtype=np.float64))
+    pairs = float(np.sum(np.square(lengths, dtype=np.float64)))
+    return 6.0 * matrix_params * tokens + 12.0 * layers * width * pairs
+
+
+def peak_flops(devices: int, dtype: str) -> tuple[float | None, str]:
+    """FLOP/s of all devices, and where the number is from: a data sheet, or a measurement on a CPU."""
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        # Fake devices share the same cores, so the machine's peak does not grow with them.
+        return _measured_peak(dtype), f"measured: the fastest of five {dtype} matrix products on this CPU"
+    names = sorted(PEAK_BF16, key=len, reverse=True)
+    known = next((name for name in names if device.device_kind.startswith(name)), None)
+    if known is None:
+        return None, f"the peak of {device.device_kind} is not in jaxtune's table"
+    return PEAK_BF16[known] * devices, f"data sheet of {known}, dense bfloat16"
+
+
+def _measured_peak(dtype: str) -> float:
+    size = 1024
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda a: a @ a)
+    product(x).block_until_ready()
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        product(x).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * size**3 / best
