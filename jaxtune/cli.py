@@ -234,7 +234,10 @@ def _train_command(argv: list[str]) -> int:
 def _lines_of_stdin() -> list[str]:
     if sys.stdin is None or sys.stdin.isatty():
         raise DataError("nothing to predict: give --text, --input FILE, or lines on standard input")
-    return [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not lines:
+        raise DataError("nothing to predict: standard input is empty; give --text, --input FILE, or lines")
+    return lines
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:

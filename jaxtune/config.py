@@ -69,9 +69,9 @@ class DataConfig:
     buckets: int = 2
     """How many row lengths `bucketed` uses; they are chosen to minimise padding."""
     row_length: int | None = None
-    """Tokens in a packed row; none chooses it from the lengths so that a step holds about `train.batch_size` examples."""
+    """Tokens in a packed row; none chooses a multiple of eight such that a step holds about `train.batch_size` examples."""
     rows: int | None = None
-    """Rows in a packed batch; none chooses a multiple of eight."""
+    """Rows in a packed batch; none chooses a multiple of eight where that pads little, else fewer. Set it to a multiple of your devices if it does not divide."""
     on_error: Literal["stop", "skip"] = "stop"
     """What a bad row does: stop with its file and line, or skip it, count it and list it in the report."""
     limit: int | None = None

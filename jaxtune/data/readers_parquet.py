@@ -15,9 +15,11 @@ from jaxtune.errors import DataError, SourceError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_KEPT_GROUPS = 3
+
 
 class Parquet:
-    """Row groups are read when a row of theirs is asked for; the last one read is kept."""
+    """Row groups are read when a row of theirs is asked for; the last few are kept."""
 
     def __init__(self, path: Path) -> None:
         import pyarrow as pa
@@ -39,7 +41,7 @@ class Parquet:
         self.label_names: dict[str, tuple[str, ...]] = _label_names(schema.metadata or {})
         self.fingerprint: str = fingerprint_of([path])
         self._lock = threading.Lock()
-        self._kept: tuple[int, pa.Table] | None = None
+        self._kept: dict[int, pa.Table] = {}
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -66,12 +68,16 @@ class Parquet:
         import pyarrow as pa
 
         with self._lock:
-            if self._kept is None or self._kept[0] != group:
+            if group not in self._kept:
+                # Threads that read ahead may stand in neighbouring groups; one kept group would be read
+                # again for every row.
+                while len(self._kept) >= _KEPT_GROUPS:
+                    self._kept.pop(next(iter(self._kept)))
                 try:
-                    self._kept = (group, self._file.read_row_group(group))
+                    self._kept[group] = self._file.read_row_group(group)
                 except (pa.ArrowInvalid, OSError) as error:
                     raise SourceError(f"{self.path}: row group {group} is damaged: {error}") from None
-            return self._kept[1]
+            return self._kept[group]
 
 
 def _label_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:

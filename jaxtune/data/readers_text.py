@@ -189,7 +189,8 @@ class DelimitedText:
                 f"({', '.join(self.columns)}); a separator inside a text must be quoted",
             )
         for name, field in zip(self.columns, fields):
-            if any("\udc80" <= c <= "\udcff" for c in field) if not field.isascii() else False:
+            # surrogateescape stands for every byte that is not UTF-8.
+            if not field.isascii() and any("\udc80" <= c <= "\udcff" for c in field):
                 raise bad_row(self.where(index), f"column {name!r} is not valid UTF-8")
         return dict(zip(self.columns, fields))
 

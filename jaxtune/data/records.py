@@ -102,7 +102,7 @@ class Subset:
     @property
     def fingerprint(self) -> str:
         """Digest of the source's content and of which rows are chosen."""
-        return fingerprint_of([self._records.fingerprint, repr([int(i) for i in self._indices])])
+        return fingerprint_of([self._records.fingerprint, np.asarray(self._indices, "<i8").tobytes()])
 
     def __len__(self) -> int:
         return len(self._indices)

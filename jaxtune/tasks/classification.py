@@ -73,7 +73,8 @@ class Classification:
         """
         values = list(values)
         labels = declared or self.labels or source_names or class_names(values)
-        found = {label_id(value, labels, source_names) for value in values} - {None}
+        ids = [label_id(value, labels, source_names) for value in values]
+        found = set(ids) - {None}
         if not found:
             raise DataError(
                 f"no training row has a usable label in column {self.label!r}{_example_of(values)}; expected "
@@ -82,6 +83,12 @@ class Classification:
             )
         if len(found) == 1:
             only = labels[next(index for index in found if index is not None)]
+            unknown = next((v for v, i in zip(values, ids) if i is None and label_name(v) is not None), None)
+            if unknown is not None:
+                raise DataError(
+                    f"of the labels {_listed(labels)} only {only!r} occurs in column {self.label!r}, beside labels "
+                    f"that were never declared, as {shown(unknown)}. Name all labels with --data.labels."
+                )
             raise DataError(
                 f"every training row has the label {only!r} (column {self.label!r}); expected at least two "
                 "classes. Check --data.label, --data.limit and how the data was split."

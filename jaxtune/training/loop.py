@@ -95,6 +95,7 @@ class Loop:
         self.checkpoints = checkpoints
         self.log = log
         self.progress = progress
+        self._steps: dict[tuple[int, ...], Callable[..., Any]] = {}
         self._pending: tuple[int, Any] | None = None
         self._clock = time.perf_counter()
 
@@ -125,13 +126,23 @@ class Loop:
 
     def _train_one_step(self, batch: Any) -> None:
         on_device = put_batch(batch, self.p.batch_sharding)
+        shape = on_device["tokens"].shape
+        if shape not in self._steps:
+            self._off_the_clock(lambda: self._compile(shape, on_device))
         # Nothing may travel between host and device unasked: that would stall the dispatch.
         with jax.transfer_guard("disallow"):
-            self.state, metrics = self.p.train_step(self.state, on_device)
+            self.state, metrics = self._steps[shape](self.state, on_device)
         self.step += 1
         # Metrics are read one step late, while the device works on this step.
         self._read_pending()
         self._pending = (self.step, metrics)
+
+    def _compile(self, shape: tuple[int, ...], batch: Any) -> None:
+        """Compile the step for one batch shape, ahead of its first use and off the clock."""
+        start = time.perf_counter()
+        self._steps[shape] = self.p.train_step.lower(self.state, batch).compile()
+        seconds = time.perf_counter() - start
+        self.progress.say(f"compiled the step for {shape[0]}×{shape[1]} tokens in {seconds:.1f} s")
 
     def _read_pending(self) -> None:
         if self._pending is None:

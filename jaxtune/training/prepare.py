@@ -4,7 +4,6 @@ before anything is compiled."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -67,7 +66,7 @@ class Prepared:
         return make_schedule(self.experiment.optim, self.plan.num_steps)
 
     @cached_property
-    def train_step(self) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Any]]]:
+    def train_step(self) -> Any:
         """The jitted step; its state argument is donated."""
         step = make_train_step(
             make_forward(self.network.model),
