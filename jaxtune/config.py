@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -201,13 +203,16 @@ def from_dict(raw: Any, where: str = "config") -> Experiment:
     if not isinstance(raw, dict):
         raise ConfigError(f"{where}: expected a mapping of fields, got {type(raw).__name__}")
     version = raw.get("version", CONFIG_VERSION)
-    if not isinstance(version, int) or version > CONFIG_VERSION:
+    if isinstance(version, int) and version > CONFIG_VERSION:
         raise ConfigError(
             f"{where}: version {version!r} was written by a newer jaxtune; this one reads up to "
             f"{CONFIG_VERSION}. Upgrade jaxtune: pip install -U jaxtune"
         )
     experiment = _build(Experiment, raw, where, "")
-    validate(experiment)
+    try:
+        validate(experiment)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
     return experiment
 
 
@@ -223,15 +228,38 @@ def load_yaml(text: str, where: str = "config") -> Experiment:
     """Read an experiment from YAML (JSON is YAML too).
 
     Raises:
-        ConfigError: not YAML (with line), or what ``from_dict`` raises.
+        ConfigError: not YAML (with line), a field given twice, or what ``from_dict`` raises.
     """
     import yaml
 
     try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        _refuse_doubled(node, where)
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        place = where if mark is None else f"{where}:{mark.line + 1}"
+        raise ConfigError(f"{place}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     return from_dict({} if raw is None else raw, where)
+
+
+def _refuse_doubled(node: Any, where: str) -> None:
+    """Raises ConfigError for a field that is given twice: YAML would take the last one silently."""
+    if node is None or not isinstance(node.value, list):
+        return
+    seen: set[str] = set()
+    for child in node.value:
+        if not isinstance(child, tuple):
+            _refuse_doubled(child, where)
+            continue
+        key, value = child
+        if key.value in seen and isinstance(key.value, str):
+            raise ConfigError(
+                f"{where}:{key.start_mark.line + 1}: `{key.value}` is given twice; expected each field once"
+            )
+        if isinstance(key.value, str):
+            seen.add(key.value)
+        _refuse_doubled(value, where)
 
 
 def _build(cls: Any, raw: dict[str, Any], where: str, prefix: str) -> Any:
@@ -321,6 +349,8 @@ def validate(experiment: Experiment) -> None:
     """
     e = experiment
     t, o, d, m = e.train, e.optim, e.data, e.model
+    for path, number in _numbers(e):
+        _require(math.isfinite(number), path, number, "a finite number")
     _require(
         bool(e.name) and "/" not in e.name and e.name not in (".", ".."),
         "name",
@@ -353,15 +383,19 @@ def validate(experiment: Experiment) -> None:
     _require(o.warmup >= 0, "optim.warmup", o.warmup, "0 or more")
     _require(o.clip_norm is None or o.clip_norm > 0, "optim.clip_norm", o.clip_norm, "more than 0, or none")
     for path, share in (
-        ("train.label_smoothing", t.label_smoothing),
-        ("optim.beta1", o.beta1),
-        ("optim.beta2", o.beta2),
         ("optim.end_factor", o.end_factor),
-        ("model.dropout", 0.0 if m.dropout is None else m.dropout),
         ("data.holdout[0]", d.holdout[0]),
         ("data.holdout[1]", d.holdout[1]),
     ):
         _require(0 <= share <= 1, path, share, "a share from 0 to 1")
+    for path, share in (
+        ("train.label_smoothing", t.label_smoothing),
+        ("optim.beta1", o.beta1),
+        ("optim.beta2", o.beta2),
+        ("model.dropout", 0.0 if m.dropout is None else m.dropout),
+    ):
+        _require(0 <= share < 1, path, share, "a share from 0 to below 1")
+    _require(o.epsilon > 0, "optim.epsilon", o.epsilon, "more than 0")
     _require(sum(d.holdout) < 1, "data.holdout", d.holdout, "two shares that leave something to train on")
     for path, amount in (("optim.weight_decay", o.weight_decay), ("optim.l1", o.l1)):
         _require(amount >= 0, path, amount, "0 or more")
@@ -390,6 +424,18 @@ def require_sources(experiment: Experiment) -> None:
     _require(
         bool(experiment.data.train), "data.train", "", "a data source, as csv:reviews.csv or tfds:glue/sst2"
     )
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every float of an experiment, with its dotted name."""
+    if dataclasses.is_dataclass(value):
+        for f in dataclasses.fields(value):
+            yield from _numbers(getattr(value, f.name), f"{path}.{f.name}" if path else f.name)
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _numbers(item, path)
+    elif isinstance(value, float):
+        yield path, value
 
 
 def _require(condition: bool, path: str, value: Any, expected: str) -> None:

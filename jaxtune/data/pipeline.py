@@ -199,12 +199,14 @@ def _own(config: DataConfig, source: Source, name: str) -> _Part | None:
 
 def _open(config: DataConfig, source: Source, split: str | None) -> _Part:
     records = source.open(split)
+    if not records.columns:
+        records[0]  # no row could be read: the error of the first says why
     origin = f"{source.spec}[{split}]" if split else source.spec
     wanted = {"data.text": config.text, "data.text_pair": config.text_pair, "data.label": config.label}
     for option, column in wanted.items():
         if column is not None and column not in records.columns:
             raise DataError(
-                f"{origin}: there is no column {column!r} ({option}); the columns are {_listed(records.columns)}. "
+                f"{origin}: there is no column {column!r} ({option}); the columns are {_listed(map(repr, records.columns))}. "
                 f"Name the right one with --{option.replace('_', '-')}"
             )
     found = scan(records, config.text, config.text_pair, config.label)

@@ -191,24 +191,25 @@ def packed_shape(
     up to eight devices). Fewer rows are taken where the longest example would make eight wasteful.
     """
     tokens = batch_size * float(np.mean(lengths))
+    there = min(tokens, float(np.sum(lengths)))  # fewer examples than one batch need no more room than they have
     longest = int(np.max(lengths))
 
-    def length_for(count: int) -> int:
+    def length_for(count: int, tokens: float) -> int:
         return max(round_up(longest), round_up(math.ceil(tokens / (count * _PACKED_FILL))))
 
     if rows is not None:
-        return rows, row_length or length_for(rows)
+        return rows, row_length or length_for(rows, there)
     if row_length is not None:
         needed = math.ceil(tokens / (row_length * _PACKED_FILL))
         return (round_up(needed) if needed > 8 else needed), row_length
     usual = max(8, round(batch_size / 32) * 8)
     choices = [count for count in (usual, 8, 4, 2, 1) if count <= batch_size]
-    padding = {count: 1 - tokens / (count * length_for(count)) for count in choices}
+    padding = {count: 1 - tokens / (count * length_for(count, tokens)) for count in choices}
     for count in choices:
         if padding[count] <= _GOOD_PADDING:
-            return count, length_for(count)
+            return count, length_for(count, there)
     best = min(choices, key=lambda count: padding[count])
-    return best, length_for(best)
+    return best, length_for(best, there)
 
 
 @dataclass(frozen=True)

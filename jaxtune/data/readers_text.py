@@ -143,6 +143,7 @@ class DelimitedText:
         self.path = path
         self.fingerprint: str = fingerprint_of([path])
         raw = bytes(_mapped(path))
+        _refuse_binary(path, raw)
         # Bytes that are not UTF-8 become lone surrogates, so that only their own row is refused.
         text = raw.removeprefix(_BOM).decode("utf-8", errors="surrogateescape")
         header = text.split("\n", 1)[0]
@@ -152,8 +153,10 @@ class DelimitedText:
         numbered = self._read(text, options)
         if not numbered or all(not name.strip() for name in numbered[0][1]):
             raise DataError(f"{path}: expected a header line with the names of the columns")
-        self.columns: tuple[str, ...] = tuple(name.strip() for name in numbered[0][1])
-        doubled = sorted({name for name in self.columns if self.columns.count(name) > 1})
+        self._header = [name.strip() for name in numbered[0][1]]
+        # Columns without a name, as an index or what trailing separators make, are left out.
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys(name for name in self._header if name))
+        doubled = sorted({name for name in self.columns if self._header.count(name) > 1})
         if doubled:
             raise DataError(f"{path}:1: the header names the column {doubled[0]!r} more than once")
         self._rows = [(line, fields) for line, fields in numbered[1:] if fields]
@@ -182,21 +185,39 @@ class DelimitedText:
 
     def __getitem__(self, index: int) -> Record:
         fields = self._rows[index][1]
-        if len(fields) != len(self.columns):
+        if len(fields) != len(self._header):
             raise bad_row(
                 self.where(index),
-                f"{len(fields)} fields, expected {len(self.columns)} as in the header "
-                f"({', '.join(self.columns)}); a separator inside a text must be quoted",
+                f"{len(fields)} fields, expected {len(self._header)} as in the header "
+                f"({', '.join(self._header)}); a separator inside a text must be quoted",
             )
-        for name, field in zip(self.columns, fields):
+        row = {name: field for name, field in zip(self._header, fields) if name}
+        for name, field in row.items():
             # surrogateescape stands for every byte that is not UTF-8.
             if not field.isascii() and any("\udc80" <= c <= "\udcff" for c in field):
                 raise bad_row(self.where(index), f"column {name!r} is not valid UTF-8")
-        return dict(zip(self.columns, fields))
+        return row
 
     def where(self, index: int) -> str:
         """``FILE:LINE`` where the row begins."""
         return f"{self.path}:{self._rows[index][0]}"
+
+
+def _refuse_binary(path: Path, raw: bytes) -> None:
+    """Raises DataError for a table that is not text in UTF-8 from its header on."""
+    header = raw.split(b"\n", 1)[0]
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(
+            f"{path}: the file is in UTF-16; expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW"
+        )
+    if b"\0" in header or raw.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path}: this is no text file; expected CSV in UTF-8, unpacked, with a header line")
+    try:
+        header.decode("utf-8")
+    except UnicodeDecodeError:
+        raise DataError(
+            f"{path}:1: the header line is not valid UTF-8. Convert the file: iconv -f LATIN1 -t UTF-8 FILE > NEW"
+        ) from None
 
 
 def _delimiter(path: Path, header: str) -> str:

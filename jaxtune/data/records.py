@@ -43,7 +43,7 @@ class Records(Protocol):
 
 def bad_row(place: str, problem: str) -> DataError:
     """The error of a row that cannot be read, with what the user can do."""
-    return DataError(f"{place}: {problem}. Correct the row, or leave out bad rows with --data.on-error skip.")
+    return DataError(f"{place}: {problem}. Correct the row; in training, --data.on-error skip leaves out bad rows.")
 
 
 def fingerprint_of(parts: Iterable[str | bytes | Path]) -> str:

@@ -103,7 +103,7 @@ def _check_target(target: str, names: list[str], overwrite: bool) -> None:
         )
     if not overwrite:
         raise RunError(
-            f"{target} holds a checkpoint already. Give a new folder, or overwrite=True to replace it."
+            f"{target} holds a checkpoint already. Give a new folder, or replace it with --overwrite (overwrite=True in Python)."
         )
 
 

@@ -29,7 +29,10 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers and tokenizers raise plain Exception for damaged files
         first_line = (str(error) or repr(error)).splitlines()[0]
-        raise SourceError(f"the tokenizer in {folder} cannot be read: {first_line}") from error
+        raise SourceError(
+            f"the tokenizer in {folder} cannot be read: {type(error).__name__}: {first_line}. Expected a sound "
+            "tokenizer.json: fetch the checkpoint again."
+        ) from error
     if not tokenizer.is_fast:
         raise SourceError(f"the tokenizer in {folder} has no tokenizer.json, which the fast tokenizers need.")
     return tokenizer

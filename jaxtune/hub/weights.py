@@ -176,7 +176,7 @@ def _check_shape(folder: Path, name: str, has: tuple[int, ...], wanted: tuple[in
     if has == wanted:
         return
     if path.startswith("head/"):
-        remedy = "Give the labels it was trained with, or new_head=True to start with a new head."
+        remedy = "Give the labels it was trained with, or start with a new head: --model.new-head (new_head=True in Python)."
     else:
         remedy = "The config.json beside it is not the one it was made with."
     raise WeightsError(

@@ -130,7 +130,7 @@ def row_error(place: str, column: str, problem: str, expected: str) -> DataError
     """A DataError about one field of one row, with what the user can do about it."""
     return DataError(
         f"{place}: column {column!r} {problem}; expected {expected}. "
-        "Correct the row, or leave out bad rows with --data.on-error skip."
+        "Correct the row; in training, --data.on-error skip leaves out bad rows."
     )
 
 

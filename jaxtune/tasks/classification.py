@@ -203,7 +203,7 @@ def _listed(labels: tuple[str, ...]) -> str:
 
 
 def _quoted(labels: tuple[str, ...]) -> str:
-    named = ", ".join(repr(label) for label in labels[:SHOWN_LABELS])
+    named = ", ".join(shown(label) for label in labels[:SHOWN_LABELS])
     more = len(labels) - SHOWN_LABELS
     return named + (f" and {more} more" if more > 0 else "")
 

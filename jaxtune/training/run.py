@@ -31,7 +31,7 @@ from jaxtune.training.precision import resolve_precision
 from jaxtune.training.prepare import Prepared, plan_run
 from jaxtune.training.progress import Progress, make_progress
 from jaxtune.training.provenance import collect_provenance, machine, versions, write_provenance
-from jaxtune.training.run_directory import RunDirectory
+from jaxtune.training.run_directory import RunDirectory, locked
 from jaxtune.training.state import TrainState, count
 
 BASE = "base"
@@ -54,27 +54,33 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Run:
     """
     validate(experiment)
     require_sources(experiment)
-    progress = make_progress(quiet=quiet or jax.process_index() != 0)
-    directory, experiment = RunDirectory.open(experiment)
-    run = Run(directory)
-    if files.exists(directory.file(RESULTS)):
-        progress.say(f"{directory.path} is finished; its results: {_headline(run.results)}")
-        return run
-    experiment, reason = _resolve(experiment)
-    directory.save_config(dataclasses.replace(experiment, resume="auto", overwrite=False))
-    progress.say(f"precision {experiment.model.precision}: {reason}")
+    progress = make_progress(quiet=quiet)
+    with locked(files.join(experiment.output, experiment.name)):
+        directory, experiment = RunDirectory.open(experiment)
+        run = Run(directory)
+        if files.exists(directory.file(RESULTS)):
+            progress.say(f"{directory.path} is finished; its results: {_headline(run.results)}")
+            return run
+        prepared, reason = _prepare(experiment, directory, progress)
+        run.interrupted = _train(prepared, directory, progress, reason)
+    return run
 
-    source = _base_or_source(directory, experiment)
-    description = read_description(source)
+
+def _prepare(experiment: Experiment, directory: RunDirectory, progress: Progress) -> tuple[Prepared, str]:
+    """Everything up to the first compilation. The data is read before any device is touched, so that a
+    mistake in it does not cost time on an accelerator."""
+    description = read_description(_base_or_source(directory, experiment))
     check_fit(experiment, description)
     splits = load_splits(experiment.data, make_task(experiment), description.tokenizer)
     for split in splits.values():
         progress.say(split.summary())
+    experiment, reason = _resolve(experiment)
+    directory.save_config(dataclasses.replace(experiment, resume="auto", overwrite=False))
+    progress.say(f"precision: {experiment.model.precision}, {reason}")
     network = build_network(experiment, splits.task, description.tokenizer, description.config)
     prepared = plan_run(experiment, network, splits)
     progress.say(f"plan: {prepared.plan.describe()}")
-    run.interrupted = _train(prepared, directory, progress, reason)
-    return run
+    return prepared, reason
 
 
 def _train(

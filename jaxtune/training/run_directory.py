@@ -7,10 +7,11 @@ that line is somebody else's and is never touched.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import logging
 import re
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,8 @@ class RunDirectory:
     ) -> tuple[RunDirectory, Experiment]:
         """Makes or takes up ``OUTPUT/NAME`` as `experiment.resume` and `.overwrite` say.
 
-        Only the first process calls this. With ``must`` there is at least one checkpoint, though
+        Only the first process calls this. A run without a checkpoint has nothing to lose, so its
+        configuration may still change: a first start that failed for a typo is simply repeated. With ``must`` there is at least one checkpoint, though
         not necessarily a sound one.
 
         Args:
@@ -142,7 +144,7 @@ class RunDirectory:
                     "or replace it with --resume never --overwrite."
                 )
             run._remove_run()
-        elif occupied:
+        elif run.has_checkpoints():
             experiment = _merged(run, experiment, free)
         run._remove_temporary()
         run.save_config(experiment)
@@ -175,6 +177,38 @@ class RunDirectory:
             if _TEMPORARY.match(name):
                 with suppress(OSError):
                     files.remove(self.file(name))
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold a run directory for this process; the system lets go of it when the process ends, however it does.
+
+    The lock lies in the cache folder, so that nothing is written to a directory that may not be ours.
+    Processes on other machines, and remote directories, are not covered.
+
+    Raises:
+      RunError: another process is training there.
+    """
+    if files.is_remote(path):
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    from jaxtune.hub.cache import cache_dir
+
+    key = hashlib.sha256(files.absolute(path).encode()).hexdigest()[:32]
+    files.make_dirs(str(cache_dir() / "runs"))
+    lock = FileLock(cache_dir() / "runs" / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(
+            f"another process is training in {path}; wait for it to end, or choose another --name"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def differences(saved: Mapping[str, Any], new: Mapping[str, Any], free: Collection[str]) -> list[str]:

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import jaxtune
+from jaxtune.config import dump_yaml
 from jaxtune.errors import (
     ConfigError,
     DataError,
@@ -251,7 +255,7 @@ def test_texts_longer_than_the_model(folder):
 
 
 def test_a_batch_that_does_not_divide(folder):
-    changes = {"data": {"batching": "padded"}, "train": {"batch_size": 10}, "mesh": {"data": 4}, "data": {"rows": 8}}
+    changes = {"data": {"batching": "padded"}, "train": {"batch_size": 10}, "mesh": {"data": 4}}
     fails(folder, ConfigError, "use 8 or 12 rows", name="divide", **changes)
 
 
@@ -300,3 +304,15 @@ def test_skipped_rows_are_counted_and_listed(folder, tmp_path):
     report = (folder / "runs/skips/report.md").read_text()
     assert "Skipped rows (3)" in report
     assert "some-bad.jsonl:11" in report
+
+
+def test_mistakes_are_found_before_a_device_is_touched(folder, tmp_path):
+    """With no usable backend at all, a wrong data file is still what the user hears of."""
+    experiment = tiny.experiment(folder, name="early", data={"train": "jsonl:nothing-here.jsonl"})
+    (tmp_path / "config.yaml").write_text(dump_yaml(experiment))
+    command = [sys.executable, "-m", "jaxtune.cli", "train", "--config", str(tmp_path / "config.yaml")]
+    environment = {**os.environ, "JAX_PLATFORMS": "no_such_platform"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nothing-here.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr

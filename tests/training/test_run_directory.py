@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from jaxtune import files
 from jaxtune.config import Experiment, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxtune.errors import ConfigError, RunError
-from jaxtune.training.run_directory import MARKER, RunDirectory, differences
+from jaxtune.training.run_directory import MARKER, RunDirectory, differences, locked
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -38,7 +39,7 @@ def used(output: str, **changes: Any) -> RunDirectory:
     for name in (
         "checkpoints/10/manifest.json",
         "metrics.jsonl",
-        "predictions-test.jsonl",
+        "predictions.jsonl",
         "best/config.json",
         "base/config.json",
         "results.json",
@@ -91,11 +92,35 @@ def test_what_auto_chose_at_the_first_start_is_kept(output: str) -> None:
     run, taken = RunDirectory.open(experiment(output))
     chosen = dataclasses.replace(taken, model=dataclasses.replace(taken.model, precision="bfloat16"))
     run.save_config(chosen)
+    files.write_text(files.join(run.checkpoints, "5", "record.json"), "{}")
     _, taken = RunDirectory.open(experiment(output))
     assert taken == chosen
     assert run.experiment() == chosen
     with pytest.raises(RunError, match=r"model\.precision: saved 'bfloat16', now 'float32'"):
         RunDirectory.open(experiment(output, model=ModelConfig(precision="float32")))
+
+
+def test_before_the_first_checkpoint_the_configuration_may_still_change(output: str) -> None:
+    RunDirectory.open(experiment(output))
+    corrected = experiment(output, optim=OptimConfig(learning_rate=3e-5))
+    run, taken = RunDirectory.open(corrected)
+    assert taken == run.experiment() == corrected
+
+
+def test_a_run_is_locked_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAXTUNE_CACHE", str(tmp_path / "cache"))
+    path = str(tmp_path / "runs" / "reviews")
+    code = f"from jaxtune.training.run_directory import locked\nwith locked({path!r}): print('in')"
+
+    def other() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    with locked(path):
+        refused = other()
+    assert "another process is training in" in refused.stderr
+    assert refused.returncode != 0
+    assert other().stdout == "in\n"
+    assert not Path(path).exists()
 
 
 def test_another_configuration_is_named_field_by_field(output: str) -> None:
