@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import inspect
 import json
 import logging
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,6 +19,9 @@ from jaxtune.config import Experiment, load_yaml
 from jaxtune.errors import ConfigError, DataError, JaxtuneError, RunError
 
 USER_ERROR = 2
+INTERRUPTED = 130
+
+_RunArgument = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,9 +29,11 @@ class Evaluate:
     """Evaluate a run on one of its splits, or on a file.
 
     Example: jaxtune evaluate runs/movie-reviews --split test --json
+
+    Example: jaxtune evaluate runs/movie-reviews --data csv:reviews.csv
     """
 
-    run: tyro.conf.Positional[str]
+    run: _RunArgument
     """Run directory."""
     split: str = "test"
     """Which split: train, validation or test."""
@@ -53,15 +61,16 @@ class Predict:
     """Predict with a run: texts from the command line, a file, or lines from standard input.
 
     Example: jaxtune predict runs/movie-reviews --text "A film to see twice."
+
     Example: jaxtune predict runs/movie-reviews --input reviews.jsonl --output predictions.jsonl
     """
 
-    run: tyro.conf.Positional[str]
+    run: _RunArgument
     """Run directory."""
-    text: tuple[str, ...] = ()
+    text: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
     """Texts to read."""
     input: str | None = None
-    """File of records: .jsonl, .csv, .tsv, .parquet, or .txt with one text a line."""
+    """File of records: .jsonl, .csv, .tsv, .parquet, or .txt with one text a line. Each is repeated beside its prediction."""
     output: str | None = None
     """File for the predictions, one JSON line a record; none prints them."""
     overwrite: bool = False
@@ -70,22 +79,33 @@ class Predict:
     def __call__(self) -> int:
         from jaxtune.training.run import open_run
 
+        texts = [text for given in self.text for text in given]
         if self.text and self.input:
             raise ConfigError("give either --text or --input, not both")
-        if self.output and files.exists(self.output) and not self.overwrite:
-            raise RunError(f"{self.output} exists; choose another --output, or replace it with --overwrite")
+        if self.text and not texts:
+            raise ConfigError("--text names no text; expected one or more")
+        if self.output:
+            _check_output(self.output, self.overwrite)
         run = open_run(self.run)
         if self.input:
             predictions = run.predict_file(self.input)
-        else:
-            texts = list(self.text) or _lines_of_stdin()
+        elif texts:
             predictions = run.predict(texts)
-        lines = [json.dumps(p, ensure_ascii=False) for p in predictions]
-        if self.output:
-            files.write_text(self.output, "".join(f"{line}\n" for line in lines))
-            print(f"{len(lines)} predictions written to {self.output}", file=sys.stderr)
         else:
-            print("\n".join(lines))
+            lines = _lines_of_stdin()
+            answers = run.predict(lines)
+            predictions = [{"text": line, "prediction": answer} for line, answer in zip(lines, answers)]
+        if self.output:
+            text = "".join(f"{_json_line(p)}\n" for p in predictions)
+            try:
+                files.write_text(self.output, text)
+            except OSError as error:
+                raise RunError(
+                    f"{self.output} cannot be written: {error.strerror or error}. Choose another --output."
+                ) from error
+            print(f"{len(predictions)} predictions written to {self.output}", file=sys.stderr)
+        else:
+            _print_lines(map(_json_line, predictions))
         return 0
 
 
@@ -96,9 +116,9 @@ class Export:
     Example: jaxtune export runs/movie-reviews my-model
     """
 
-    run: tyro.conf.Positional[str]
+    run: _RunArgument
     """Run directory."""
-    folder: tyro.conf.Positional[str]
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")]
     """Folder to write."""
     overwrite: bool = False
     """Replace a checkpoint that is there."""
@@ -116,10 +136,11 @@ class Info:
     """Show what jaxtune sees: versions, devices, the precision it would take and why; or the state of a run.
 
     Example: jaxtune info
+
     Example: jaxtune info runs/movie-reviews
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory; none shows the machine."""
     json: bool = False
     """Print JSON."""
@@ -169,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"jaxtune: no command {name!r}; there are: train, {', '.join(COMMANDS)}", file=sys.stderr)
         return USER_ERROR
-    command = tyro.cli(COMMANDS[name], prog=f"jaxtune {name}", args=rest)
+    kind = COMMANDS[name]
+    command = tyro.cli(kind, prog=f"jaxtune {name}", args=rest, description=inspect.getdoc(kind))
     return guarded(command)
 
 
@@ -189,22 +211,60 @@ def run_training(experiment: Experiment) -> int:
     from jaxtune.training.run import train
     from jaxtune.training.stop_signals import EXIT_CODES
 
-    run = train(experiment)
+    try:
+        run = train(experiment)
+    except KeyboardInterrupt:
+        print(
+            "interrupted at once, without a save; the same command goes on from the newest checkpoint, if there is one",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
     return EXIT_CODES[run.interrupted] if run.interrupted is not None else 0
 
 
+_USERS_DISK = {
+    errno.ENOSPC: "Make room, then start the same command again.",
+    errno.EDQUOT: "Your quota is used up: make room, then start the same command again.",
+    errno.EROFS: "Choose a place that can be written (--output, or JAXTUNE_CACHE for the cache).",
+    errno.EACCES: "Choose a place that you may use (--output, or JAXTUNE_CACHE for the cache).",
+    errno.EPERM: "Choose a place that you may use (--output, or JAXTUNE_CACHE for the cache).",
+}
+"""What a user can do where a disk or its owner refuses, whatever file of ours it was."""
+
+
 def guarded(work: Callable[[], int]) -> int:
-    """Run a command; a ``JaxtuneError`` becomes its message and exit status 2."""
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("jaxtune").setLevel(logging.INFO)
+    """Run a command; what the user can put right becomes a message and exit status 2, never a traceback."""
+    _log_to_stderr()
     try:
         return work()
     except JaxtuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        sys.stderr.close()
+        # Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _USERS_DISK:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror}. {_USERS_DISK[error.errno]}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("jaxtune").setLevel(logging.INFO)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_is_for_users)
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Leaves out the tracebacks that Orbax logs of a failed save: our error says what happened."""
+    return record.name not in ("absl", "asyncio") or record.levelno >= logging.CRITICAL
 
 
 def _train_command(argv: list[str]) -> int:
@@ -216,13 +276,10 @@ def _train_command(argv: list[str]) -> int:
         if name not in ("--config", "-c"):
             rest.append(word)
             continue
-        path = value if equals else next(iterator, "")
-        if not path or not files.exists(path):
-            raise ConfigError(f"--config {path}: no such file; expected a YAML file, as a run's config.yaml")
-        default = load_yaml(files.read_text(path), path)
+        default = _read_config(value if equals else next(iterator, ""))
     description = (
         "Fine-tune a checkpoint. Fields come from --config FILE (YAML) and then from the command line.\n\n"
-        "Example: jaxtune train --model.source bert-base-uncased --data.train csv:reviews.csv --name reviews\n"
+        "Example: jaxtune train --model.source bert-base-uncased --data.train csv:reviews.csv --name reviews\n\n"
         "Example: jaxtune train --config runs/reviews/config.yaml --name reviews-2 --optim.learning-rate 3e-5"
     )
     experiment = tyro.cli(
@@ -231,10 +288,54 @@ def _train_command(argv: list[str]) -> int:
     return run_training(experiment)
 
 
+def _read_config(path: str) -> Experiment:
+    expected = "expected a YAML file, as a run's config.yaml"
+    if not path:
+        raise ConfigError(f"--config names no file; {expected}")
+    if files.is_dir(path):
+        inside = files.join(path, "config.yaml")
+        hint = f"; did you mean {inside}?" if files.exists(inside) else ""
+        raise ConfigError(f"--config {path} is a folder; {expected}{hint}")
+    if not files.exists(path):
+        raise ConfigError(f"--config {path}: no such file; {expected}")
+    try:
+        return load_yaml(files.read_text(path), path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: not valid UTF-8 at byte {error.start}; {expected}") from None
+
+
+def _check_output(path: str, overwrite: bool) -> None:
+    """Refuse a place for predictions before the work of making them."""
+    if files.is_dir(path):
+        raise RunError(f"--output {path} is a folder; expected the name of a file")
+    if files.exists(path) and not overwrite:
+        raise RunError(f"{path} exists; choose another --output, or replace it with --overwrite")
+
+
+def _json_line(value: Any) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, or a terminal that knows few characters
+        return json.dumps(value)
+    return line
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
+    sys.stdout.flush()  # here, where a reader that has gone is noticed
+
+
 def _lines_of_stdin() -> list[str]:
     if sys.stdin is None or sys.stdin.isatty():
         raise DataError("nothing to predict: give --text, --input FILE, or lines on standard input")
-    lines = [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    try:
+        lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"standard input is not valid UTF-8 (byte {error.start}); expected one text a line"
+        ) from None
     if not lines:
         raise DataError("nothing to predict: standard input is empty; give --text, --input FILE, or lines")
     return lines
@@ -243,8 +344,10 @@ def _lines_of_stdin() -> list[str]:
 def _print_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, Mapping) else value
-        print(f"{name:<{width}}  {shown}")
+        if isinstance(value, Mapping):
+            value = [f"{k} {v}" for k, v in value.items()]
+        shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+        print(f"{name:<{width}}  {'none' if shown in (None, '') else shown}")
 
 
 if __name__ == "__main__":

@@ -357,26 +357,7 @@ def validate(experiment: Experiment) -> None:
         e.name,
         "a folder name without `/`",
     )
-    for path, count in (
-        ("train.batch_size", t.batch_size),
-        ("train.accumulate", t.accumulate),
-        ("train.log_every", t.log_every),
-        ("train.keep", t.keep),
-        ("data.max_length", d.max_length),
-        ("data.buckets", d.buckets),
-    ):
-        _require(count >= 1, path, count, "at least 1")
-    for path, maybe in (
-        ("train.steps", t.steps),
-        ("train.eval_every", t.eval_every),
-        ("train.save_every", t.save_every),
-        ("train.patience", t.patience),
-        ("data.limit", d.limit),
-        ("data.rows", d.rows),
-        ("data.row_length", d.row_length),
-        ("mesh.data", e.mesh.data),
-    ):
-        _require(maybe is None or maybe >= 1, path, maybe, "at least 1, or none")
+    _check_counts(e)
     _require(0 <= t.seed < 2**32, "train.seed", t.seed, "a whole number from 0 to 2^32 - 1")
     _require(t.epochs > 0, "train.epochs", t.epochs, "more than 0")
     _require(o.learning_rate >= 0, "optim.learning_rate", o.learning_rate, "0 or more")
@@ -407,6 +388,30 @@ def validate(experiment: Experiment) -> None:
             _require(
                 maybe is None, path, maybe, f"none with data.batching={d.batching}; it shapes packed rows"
             )
+
+
+def _check_counts(e: Experiment) -> None:
+    t, d = e.train, e.data
+    for path, count in (
+        ("train.batch_size", t.batch_size),
+        ("train.accumulate", t.accumulate),
+        ("train.log_every", t.log_every),
+        ("train.keep", t.keep),
+        ("data.max_length", d.max_length),
+        ("data.buckets", d.buckets),
+    ):
+        _require(count >= 1, path, count, "at least 1")
+    for path, maybe in (
+        ("train.steps", t.steps),
+        ("train.eval_every", t.eval_every),
+        ("train.save_every", t.save_every),
+        ("train.patience", t.patience),
+        ("data.limit", d.limit),
+        ("data.rows", d.rows),
+        ("data.row_length", d.row_length),
+        ("mesh.data", e.mesh.data),
+    ):
+        _require(maybe is None or maybe >= 1, path, maybe, "at least 1, or none")
 
 
 def require_sources(experiment: Experiment) -> None:

@@ -284,8 +284,11 @@ def _replacing(target: Path) -> Iterator[Path]:
         yield part
         part.replace(target)
         _sync_folder(target.parent)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # A write on a full disk names no file, a rename the temporary one.
+            error.filename, error.filename2 = str(target), None
         raise
 
 

@@ -23,7 +23,7 @@ from jaxtune.config import (
 )
 from jaxtune.errors import ConfigError
 
-shares = st.floats(0, 1)
+shares = st.floats(0, 0.99)
 experiments = st.builds(
     Experiment,
     name=st.text("abcäß-_ ", min_size=1),

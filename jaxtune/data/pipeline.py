@@ -14,7 +14,7 @@ from jaxtune.data.examples import Examples
 from jaxtune.data.records import Records, Subset, fingerprint_of
 from jaxtune.data.scanning import Scan, scan
 from jaxtune.data.sources import Source, find_source
-from jaxtune.data.splits import SPLITS, three_way
+from jaxtune.data.splits import SPLITS, rehash, three_way
 from jaxtune.data.tokenizing import tokenize_records
 from jaxtune.errors import ConfigError, DataError
 
@@ -162,7 +162,7 @@ def _resolve(config: DataConfig) -> dict[str, _Part]:
     train = _open(config, source, "train" if "train" in source.splits and not source.wanted else None)
     given = {"validation": config.validation, "test": config.test}
     parts = {"train": train}
-    held = three_way(train.found.hashes, shares)
+    held = three_way(rehash(train.found.hashes), shares)
     keep = [held["train"]]
     for at, (name, spec) in enumerate(given.items()):
         part = _given(config, name, spec) or _own(config, source, name)

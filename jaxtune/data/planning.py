@@ -191,7 +191,9 @@ def packed_shape(
     up to eight devices). Fewer rows are taken where the longest example would make eight wasteful.
     """
     tokens = batch_size * float(np.mean(lengths))
-    there = min(tokens, float(np.sum(lengths)))  # fewer examples than one batch need no more room than they have
+    there = min(
+        tokens, float(np.sum(lengths))
+    )  # fewer examples than one batch need no more room than they have
     longest = int(np.max(lengths))
 
     def length_for(count: int, tokens: float) -> int:

@@ -43,7 +43,9 @@ class Records(Protocol):
 
 def bad_row(place: str, problem: str) -> DataError:
     """The error of a row that cannot be read, with what the user can do."""
-    return DataError(f"{place}: {problem}. Correct the row; in training, --data.on-error skip leaves out bad rows.")
+    return DataError(
+        f"{place}: {problem}. Correct the row; in training, --data.on-error skip leaves out bad rows."
+    )
 
 
 def fingerprint_of(parts: Iterable[str | bytes | Path]) -> str:

@@ -24,9 +24,9 @@ def hash_text(text: str) -> int:
     )
 
 
-def hash_split(text: str) -> float:
-    """Place of a text in [0, 1): where it lies decides its split, today and in every later version."""
-    return (hash_text(text) >> 11) / 2**53
+def places(hashes: UInt64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Hashes as numbers in [0, 1): where one lies decides its split, today and in every later version."""
+    return (hashes >> np.uint64(11)).astype(np.float64) / 2**53
 
 
 def three_way(
@@ -38,14 +38,22 @@ def three_way(
       hashes: one per row.
       holdout: shares of validation and test; a share of 0 gives an empty split.
     """
-    place = (hashes >> np.uint64(11)).astype(np.float64) / 2**53
     validation, test = holdout
-    held = np.searchsorted([validation, validation + test], place, side="right")
+    held = np.searchsorted([validation, validation + test], places(hashes), side="right")
     return {
         "train": np.flatnonzero(held == 2),
         "validation": np.flatnonzero(held == 0),
         "test": np.flatnonzero(held == 1),
     }
+
+
+def rehash(hashes: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+    """Other hashes, equal where the given ones are equal (Fibonacci hashing, Knuth 6.4).
+
+    A split that was itself cut by ``three_way`` holds one range of hashes only: to cut it again
+    by the same ones would put all of it on one side.
+    """
+    return hashes * np.uint64(0x9E3779B97F4A7C15)
 
 
 def split_of_name(name: str) -> str | None:

@@ -46,10 +46,13 @@ class Lines:
     """Plain lines on standard error."""
 
     def begin(self, total: int, done: int) -> None:
-        self._total, self._start, self._began, self._last = total, done, time.monotonic(), 0.0
+        self._total, self._start, self._last = total, done, time.monotonic()
+        self._began: float | None = None
 
     def step(self, step: int, values: dict[str, float | None]) -> None:
         now = time.monotonic()
+        if self._began is None:  # the first step waits for the compiler and says nothing about the rest
+            self._began, self._start = now, step
         if now - self._last < LINE_EVERY_SECONDS and step < self._total:
             return
         self._last = now

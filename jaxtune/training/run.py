@@ -15,6 +15,7 @@ import jax
 from jaxtune import files
 from jaxtune.config import Experiment, require_sources, validate
 from jaxtune.data.pipeline import load_splits
+from jaxtune.data.records import Records
 from jaxtune.data.sources import open_source
 from jaxtune.data.tokenizing import tokenize_records
 from jaxtune.errors import ConfigError, DataError, RunError
@@ -174,6 +175,13 @@ def check_fit(experiment: Experiment, description: Description) -> None:
         ConfigError: they do not.
     """
     config, tokenizer = description.config, description.tokenizer
+    pair = experiment.data.text_pair is not None
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    if experiment.data.max_length < special + 1 + pair:
+        raise ConfigError(
+            f"`data.max_length` is {experiment.data.max_length}, which leaves no room for text beside the "
+            f"tokenizer's {special} special tokens; expected at least {special + 1 + pair}"
+        )
     longest = config.max_position_embeddings
     if experiment.data.max_length > longest:
         raise ConfigError(
@@ -248,10 +256,13 @@ class Run:
         config = network.experiment.data
         if data is not None:
             records = open_source(data)
+            _check_columns(records, data, (config.text, config.text_pair, config.label))
             names = records.label_names.get(config.label, ())
             done = tokenize_records(
                 records, network.task, network.tokenizer, on_error=config.on_error, source_names=names
             )
+            if done.skipped:
+                logger.warning("%s: %d rows skipped, the first: %s", data, len(done.skipped), done.skipped[0])
             return network.evaluate(params, done.examples).metrics
         splits = load_splits(config, network.task, network.tokenizer)
         if split not in splits:
@@ -264,14 +275,20 @@ class Run:
         Raises:
             DataError: of the first record that cannot be read.
         """
-        column = self.config.data.text
+        column, pair = self.config.data.text, self.config.data.text_pair
+        if pair is not None and any(isinstance(record, str) for record in records):
+            raise DataError(
+                f"{self.path} reads pairs of texts; expected records with the columns {column!r} and {pair!r}, "
+                "as a file given with --input"
+            )
         rows = [{column: record} if isinstance(record, str) else record for record in records]
         network, params = self._network
         return network.predict(params, rows, lambda i: f"record {i + 1}") if rows else []
 
     def predict_file(self, source: str) -> list[dict[str, Any]]:
         """Predictions for every row of a file or other source; each row is repeated beside its prediction."""
-        records = open_source(source)
+        records, data = open_source(source), self.config.data
+        _check_columns(records, source, (data.text, data.text_pair))
         rows = [records[i] for i in range(len(records))]
         network, params = self._network
         answers = network.predict(params, rows, records.where) if rows else []
@@ -338,6 +355,28 @@ def describe_machine() -> dict[str, Any]:
     return {**versions(), **machine(), "precision": f"{precision} ({reason})", "cache": str(cache_dir())}
 
 
+def _check_columns(records: Records, source: str, wanted: Sequence[str | None]) -> None:
+    """Raises DataError for a source that lacks a column which the run reads."""
+    for column in wanted:
+        if column is not None and records.columns and column not in records.columns:
+            raise DataError(
+                f"{source}: there is no column {column!r}, which this run reads; the columns are "
+                f"{', '.join(map(repr, records.columns))}. Rename the right one."
+            )
+
+
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """A record as JSON can hold it."""
-    return {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        if isinstance(value, Mapping):
+            return {str(name): plain(inner) for name, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(inner) for inner in value]
+        if hasattr(value, "tolist"):  # NumPy's scalars and arrays
+            return plain(value.tolist())
+        return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+    return {name: plain(value) for name, value in row.items()}

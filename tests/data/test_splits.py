@@ -7,33 +7,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtune.data.splits import by_split, hash_split, hash_text, split_of_name, three_way
+from jaxtune.data.splits import by_split, hash_text, places, rehash, split_of_name, three_way
+
+
+def place(text):
+    return places(np.array([hash_text(text)], np.uint64))[0]
 
 
 @given(st.text())
 def test_case_and_white_space_do_not_count(text):
-    assert 0 <= hash_split(text) < 1
-    assert hash_split(f"  {text}\n") == hash_split(text)
-    assert hash_split(" ".join(text.split())) == hash_split(text)
+    assert 0 <= place(text) < 1
+    assert hash_text(f"  {text}\n") == hash_text(text)
+    assert hash_text(" ".join(text.split())) == hash_text(text)
 
 
 def test_the_hash_never_changes():
     assert hash_text("A good film.") == hash_text("a GOOD  film.\r\n")
-    assert hash_split("A good film.") == pytest.approx(GOOD_FILM, abs=1e-12)
+    assert place("A good film.") == pytest.approx(0.7035843244104922, abs=1e-12)
+    again = places(rehash(np.array([hash_text("A good film.")], np.uint64)))
+    assert again[0] == pytest.approx(0.17136459346422817, abs=1e-12)
 
 
-GOOD_FILM = 0.7035843244104922
-
-
-def test_shares_are_kept_and_agree_with_hash_split():
+def test_shares_are_kept_and_follow_the_places():
     texts = [f"text {i}" for i in range(4000)]
     hashes = np.array([hash_text(text) for text in texts], np.uint64)
     splits = three_way(hashes, (0.1, 0.2))
     assert sorted(np.concatenate(list(splits.values()))) == list(range(4000))
     assert abs(len(splits["validation"]) - 400) < 80
     assert abs(len(splits["test"]) - 800) < 110
-    assert all(hash_split(texts[i]) < 0.1 for i in splits["validation"])
-    assert all(0.1 <= hash_split(texts[i]) < 0.3 for i in splits["test"])
+    assert all(place(texts[i]) < 0.1 for i in splits["validation"])
+    assert all(0.1 <= place(texts[i]) < 0.3 for i in splits["test"])
     assert len(three_way(hashes, (0, 0))["train"]) == 4000
 
 
@@ -61,3 +64,13 @@ def test_files_are_sorted_into_splits():
         "test": ["data/test-0.parquet"],
     }
     assert by_split(["train/a.csv", "dev/a.csv"]) == {"train": ["train/a.csv"], "validation": ["dev/a.csv"]}
+
+
+def test_a_split_that_was_cut_by_hash_can_be_cut_again():
+    hashes = np.array([hash_text(f"text {i}") for i in range(20_000)], np.uint64)
+    once = three_way(hashes, (0.1, 0.1))
+    for part in once.values():
+        again = three_way(rehash(hashes[part]), (0.1, 0.1))
+        assert [len(again[name]) / len(part) for name in ("validation", "test")] == pytest.approx(
+            [0.1, 0.1], abs=0.03
+        )

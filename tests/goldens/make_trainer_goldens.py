@@ -33,7 +33,7 @@ from transformers import BertConfig, BertForSequenceClassification
 
 HERE = Path(__file__).parent
 STEPS, BATCH, LENGTH, LABELS = 20, 16, 24, 3
-RECIPE = {"learning_rate": 5e-3, "warmup": 0.1, "weight_decay": 0.1}
+RECIPE = {"learning_rate": 1e-2, "warmup": 0.1, "weight_decay": 0.1}
 
 
 def peer() -> ModuleType:

@@ -120,3 +120,27 @@ def test_same_loss_curve(examples, reference, variant):
     losses, _ = curve(examples, **variant)
     assert reference[0][0] - reference[0][-1] > 0.05, "the reference must learn, or equality says little"
     np.testing.assert_allclose(losses, reference[0], atol=1e-5, rtol=0)
+
+
+def losses_by_example(examples, layout):
+    """Cross-entropy of every example, by id, with fresh parameters."""
+    model = build_model(CONFIG, "classification", 3, Policy(matmul_precision="highest"))
+    params = init_params(model, jax.random.key(1))
+    forward = jax.jit(make_forward(model), static_argnums=2)
+    losses = {}
+    for t in range(3):
+        batch = build_batch(examples, layout(t, examples.lengths))
+        log_probabilities = np.asarray(jax.nn.log_softmax(forward(params, batch, None)))
+        for row, ids in enumerate(batch["example_ids"]):
+            for n, example in enumerate(ids):
+                if example >= 0:
+                    losses[int(example)] = -log_probabilities[row, n, batch["targets"][row, n]]
+    return losses
+
+
+@pytest.mark.parametrize("layout", [packed, bucketed])
+def test_same_loss_for_every_single_example(examples, layout):
+    expected, ours = losses_by_example(examples, plain), losses_by_example(examples, layout)
+    assert ours.keys() == expected.keys() == set(range(3 * BATCH))
+    for example, loss in expected.items():
+        assert ours[example] == pytest.approx(loss, abs=1e-5), example

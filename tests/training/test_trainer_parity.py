@@ -76,7 +76,7 @@ def curves(golden, examples, layout=one_per_row, **changes):
 
 
 def test_the_golden_learns_and_clips(golden):
-    assert golden["losses"][0] - golden["losses"][-1] > 0.1
+    assert golden["losses"][0] - golden["losses"][-1] > 0.2
     assert golden["grad_norms"].min() < 1 < golden["grad_norms"].max()
 
 
@@ -88,6 +88,8 @@ def test_same_losses_as_trainer(golden, examples, layout):
     np.testing.assert_allclose(rates, golden["learning_rates"], rtol=1e-5)
 
 
+# What the golden can tell apart does not change from day to day.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"clip_norm": None}, {"weight_decay": 0.0}, {"warmup": 0.15}, {"schedule": "cosine"}, {"beta2": 0.99}],
@@ -98,6 +100,7 @@ def test_another_recipe_is_told_apart(golden, examples, change):
     assert np.abs(losses - golden["losses"]).max() > 10 * BAR
 
 
+@pytest.mark.slow
 def test_decay_of_biases_and_norms_is_told_apart(golden, examples, monkeypatch):
     monkeypatch.setattr(optimizers, "decays", lambda params: jax.tree.map(lambda _: True, params))
     losses, _, _ = curves(golden, examples)
