@@ -58,7 +58,7 @@ def say(capsys):
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "info"])
 def test_every_command_explains_itself_with_an_example(say, command):
-    status, out, err = say(command, "--help")
+    status, out, _ = say(command, "--help")
     assert status == 0
     examples = [line for line in out.splitlines() if line.startswith("Example: ")]
     assert examples
@@ -262,7 +262,7 @@ def test_evaluate_prints_numbers_or_json(say, run, folder):
 
 def test_evaluate_on_another_file(say, run, tmp_path):
     rows = tiny.write_reviews(tmp_path / "other.jsonl", rows=20, seed=5)
-    status, out, _ = say("evaluate", run, "--data", f"jsonl:{rows}", "--json")
+    _, out, _ = say("evaluate", run, "--data", f"jsonl:{rows}", "--json")
     assert sum(json.loads(out)["support"]) == 20
     (tmp_path / "bare.csv").write_text("text\na warm film\n")
     assert (

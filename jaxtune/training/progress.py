@@ -48,8 +48,10 @@ class Lines:
     def begin(self, total: int, done: int) -> None:
         self._total, self._start, self._last = total, done, time.monotonic()
         self._began: float | None = None
+        self._values: dict[str, float | None] = {}
 
     def step(self, step: int, values: dict[str, float | None]) -> None:
+        self._values = values or self._values
         now = time.monotonic()
         if self._began is None:  # the first step waits for the compiler and says nothing about the rest
             self._began, self._start = now, step
@@ -57,7 +59,7 @@ class Lines:
             return
         self._last = now
         left = (now - self._began) / max(step - self._start, 1) * (self._total - step)
-        self.say(f"step {step}/{self._total}  {_shown(values)}  {_clock(left)} left")
+        self.say(f"step {step}/{self._total}  {_shown(self._values)}  {_clock(left)} left")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

@@ -144,7 +144,7 @@ class RunDirectory:
                     "or replace it with --resume never --overwrite."
                 )
             run._remove_run()
-        elif run.has_checkpoints():
+        elif run.has_checkpoints() or files.exists(run.file(RUN_FILES[0])):
             experiment = _merged(run, experiment, free)
         run._remove_temporary()
         run.save_config(experiment)

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,13 @@ def test_a_mistake_at_the_first_start_can_be_corrected(folder):
     assert train(tiny.experiment(folder, name="typo", train={"steps": 1}), quiet=True).results["steps"] == 1
 
 
+def test_a_finished_run_without_its_checkpoints_keeps_its_configuration(folder):
+    train(tiny.experiment(folder, name="pruned", train={"steps": 1}), quiet=True)
+    shutil.rmtree(folder / "runs" / "pruned" / "checkpoints")
+    with pytest.raises(RunError, match="was started with another configuration"):
+        train(tiny.experiment(folder, name="pruned", train={"steps": 2}), quiet=True)
+
+
 # ------------------------------------------------------------------------------------------------
 # Checkpoints and configurations
 # ------------------------------------------------------------------------------------------------
@@ -170,9 +179,17 @@ def command(folder, name, **changes):
     return [sys.executable, "-m", "jaxtune.cli", "train", "--config", str(path)]
 
 
-def start(argv, log):
-    with log.open("wb") as out:
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=out, cwd=ROOT, env=dict(os.environ))
+@contextmanager
+def started(argv, log):
+    """A process whose standard error goes to ``log``; killed if it outlives the block."""
+    with log.open("wb") as err:
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=err, cwd=ROOT, env=dict(os.environ))
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def wait_for(log, words, process):
@@ -189,10 +206,10 @@ def wait_for(log, words, process):
 def test_a_signal_saves_and_says_how_to_go_on(folder, number, status):
     name = f"stopped-{number.name}"
     argv, log = command(folder, name, train={"epochs": 500, "batch_size": 16}), folder / f"{name}.log"
-    process = start(argv, log)
-    wait_for(log, "step 20  validation", process)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=120)
+    with started(argv, log) as process:
+        wait_for(log, "validation  loss", process)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=120)
     assert (process.returncode, out) == (status, b"")
     said = re.search(
         rf"{number.name}: saved at step (\d+) in .*start the same command again", log.read_text()
@@ -201,12 +218,12 @@ def test_a_signal_saves_and_says_how_to_go_on(folder, number, status):
     assert Checkpoints(str(folder / "runs" / name / "checkpoints"), writable=False).steps()[-1] == int(
         said[1]
     )
-    process = start(argv, log)
-    wait_for(log, f"resumed from step {said[1]} of", process)
-    wait_for(log, "compiled", process)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
+    with started(argv, log) as process:
+        wait_for(log, f"resumed from step {said[1]} of", process)
+        wait_for(log, "compiled", process)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in log.read_text()
 
