@@ -25,9 +25,9 @@ import jaxtune
 from jaxtune.data.pipeline import load_splits
 from jaxtune.hub.locate import locate
 from jaxtune.hub.tokenizers import load_tokenizer
+from jaxtune.persistence.provenance import machine, versions
 from jaxtune.reports.tables import markdown_table
 from jaxtune.tasks.registry import make_task
-from jaxtune.training.provenance import machine, versions
 
 HERE = Path(__file__).parent
 

@@ -39,11 +39,11 @@ from jaxtune.hub.locate import locate
 from jaxtune.hub.pretrained import Pretrained, load_pretrained
 from jaxtune.hub.tokenizers import load_tokenizer
 from jaxtune.parallel.mesh import check_rows, put_batch
+from jaxtune.persistence.provenance import machine, versions
 from jaxtune.reports.tables import markdown_table
 from jaxtune.tasks.registry import make_task
 from jaxtune.training.network import Network, build_network
 from jaxtune.training.prepare import Prepared, plan_run
-from jaxtune.training.provenance import machine, versions
 
 STEPS, BATCH, LENGTH = 20, 32, 80
 BAR = 1e-4

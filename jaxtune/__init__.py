@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "load_pretrained": "jaxtune.hub.pretrained",
-    "save_pretrained": "jaxtune.hub.pretrained",
+    "save_pretrained": "jaxtune.hub.saving",
     "Pretrained": "jaxtune.hub.pretrained",
     "train": "jaxtune.training.run",
     "open_run": "jaxtune.training.run",
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from jaxtune.errors import JaxtuneError as JaxtuneError
     from jaxtune.hub.pretrained import Pretrained as Pretrained
     from jaxtune.hub.pretrained import load_pretrained as load_pretrained
-    from jaxtune.hub.pretrained import save_pretrained as save_pretrained
+    from jaxtune.hub.saving import save_pretrained as save_pretrained
     from jaxtune.training.run import Run as Run
     from jaxtune.training.run import open_run as open_run
     from jaxtune.training.run import train as train

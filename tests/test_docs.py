@@ -18,8 +18,8 @@ import jaxtune
 from jaxtune import config
 from jaxtune.cli import COMMANDS, USAGE
 from jaxtune.config import Experiment, from_dict
+from jaxtune.persistence.run_directory import FREE_FIELDS, RUN_FILES
 from jaxtune.training import optimizers
-from jaxtune.training.run_directory import FREE_FIELDS, RUN_FILES
 from jaxtune.training.window import LogWindow
 
 ROOT = Path(__file__).parents[1]

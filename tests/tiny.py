@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertTokenizerFast
 
 from jaxtune.config import DataConfig, Experiment, MeshConfig, ModelConfig, OptimConfig, TrainConfig
-from jaxtune.hub.pretrained import Pretrained, save_pretrained
+from jaxtune.hub.pretrained import Pretrained
+from jaxtune.hub.saving import save_pretrained
 from jaxtune.models.bert import BertConfig
 from jaxtune.models.heads import build_model, init_params
 

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, Int
 
 from jaxtune.errors import SourceError, WeightsError
 from jaxtune.hub.locate import locate
-from jaxtune.hub.saving import save_pretrained as save_pretrained  # one of the pair users import from here
 from jaxtune.hub.tokenizers import load_tokenizer
 from jaxtune.hub.weights import Report, read_weights
 from jaxtune.models.heads import EncoderModel, build_model, init_params

@@ -1,1 +1,1 @@
-"""State, step, loop, optimizers, checkpoints: everything that happens while a run trains."""
+"""State, step, loop, optimizers: everything that happens while a run trains, and the run as a whole."""

@@ -15,16 +15,16 @@ from jaxtune import files
 from jaxtune.config import to_dict
 from jaxtune.data.pipeline import Split
 from jaxtune.errors import CheckpointError
-from jaxtune.hub.pretrained import save_pretrained
+from jaxtune.hub.saving import save_pretrained
+from jaxtune.persistence.checkpoints import Checkpoints
+from jaxtune.persistence.metrics_log import read_metrics
+from jaxtune.persistence.run_directory import RunDirectory
 from jaxtune.reports.report import ReportFacts, build_report
 from jaxtune.tasks.metrics import higher_is_better
-from jaxtune.training.checkpoints import Checkpoints
 from jaxtune.training.evaluation import Evaluated
 from jaxtune.training.loop import Outcome
-from jaxtune.training.metrics_log import read_metrics
 from jaxtune.training.prepare import Prepared
 from jaxtune.training.progress import Progress
-from jaxtune.training.run_directory import RunDirectory
 
 BEST = "best"
 RESULTS = "results.json"

@@ -18,8 +18,8 @@ import jax
 from jaxtune.data.loader import Batches
 from jaxtune.errors import NonFiniteError
 from jaxtune.parallel.mesh import put_batch
-from jaxtune.training.checkpoints import Checkpoints
-from jaxtune.training.metrics_log import MetricsLog
+from jaxtune.persistence.checkpoints import Checkpoints
+from jaxtune.persistence.metrics_log import MetricsLog
 from jaxtune.training.prepare import Prepared
 from jaxtune.training.progress import Progress
 from jaxtune.training.state import TrainState
@@ -186,13 +186,15 @@ class Loop:
             self.progress.say(f"{what}: not finite, update skipped ({in_a_row} in a row)")
             self._strike(metrics)
             return
-        self.checkpoints.wait()
-        steps = self.checkpoints.steps()
-        last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
         raise NonFiniteError(
-            f"{what}: not finite; {last}. Lower `optim.learning_rate`, set `optim.clip_norm`, use "
+            f"{what}: not finite; {self._last_good()}. Lower `optim.learning_rate`, set `optim.clip_norm`, use "
             "`model.precision float32`, or go on past single bad batches with `train.nonfinite skip`."
         )
+
+    def _last_good(self) -> str:
+        self.checkpoints.wait()
+        steps = self.checkpoints.steps()
+        return f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
 
     @staticmethod
     def _strike(metrics: dict[str, Any]) -> None:
@@ -211,7 +213,12 @@ class Loop:
         record.evaluated_at = self.step
         if "validation" not in self.p.splits:
             return
-        metrics = self.p.evaluate(self.state.params, "validation").metrics
+        try:
+            metrics = self.p.evaluate(self.state.params, "validation").metrics
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"evaluation after step {self.step}: {error}; {self._last_good()}"
+            ) from error
         scalars = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
         line = {"step": self.step, "epoch": self.p.plan.epoch_of(self.step), "split": "validation", **scalars}
         self.log.write(line)

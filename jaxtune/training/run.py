@@ -21,18 +21,19 @@ from jaxtune.data.tokenizing import tokenize_records
 from jaxtune.errors import ConfigError, DataError, RunError
 from jaxtune.hub.cache import cache_dir
 from jaxtune.hub.description import Description, read_description, save_description
-from jaxtune.hub.pretrained import Pretrained, load_pretrained, save_pretrained
+from jaxtune.hub.pretrained import Pretrained, load_pretrained
+from jaxtune.hub.saving import save_pretrained
+from jaxtune.persistence.checkpoints import Checkpoints
+from jaxtune.persistence.metrics_log import MetricsLog, read_metrics
+from jaxtune.persistence.provenance import collect_provenance, machine, versions, write_provenance
+from jaxtune.persistence.run_directory import RunDirectory, locked
 from jaxtune.tasks.registry import make_task
-from jaxtune.training.checkpoints import Checkpoints
 from jaxtune.training.finish import BEST, RESULTS, finish
 from jaxtune.training.loop import Loop, LoopRecord
-from jaxtune.training.metrics_log import MetricsLog, read_metrics
 from jaxtune.training.network import Network, build_network
 from jaxtune.training.precision import resolve_precision
 from jaxtune.training.prepare import Prepared, plan_run
 from jaxtune.training.progress import Progress, make_progress
-from jaxtune.training.provenance import collect_provenance, machine, versions, write_provenance
-from jaxtune.training.run_directory import RunDirectory, locked
 from jaxtune.training.state import TrainState, count
 
 BASE = "base"

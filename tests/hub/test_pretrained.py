@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.pretrained import head_of, load_pretrained, read_config, save_pretrained
+from jaxtune.hub.pretrained import head_of, load_pretrained, read_config
+from jaxtune.hub.saving import save_pretrained
 
 IDS = [[2, 8, 9, 3, 0], [2, 10, 11, 12, 3]]
 MASK = [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]

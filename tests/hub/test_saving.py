@@ -10,7 +10,8 @@ from safetensors import safe_open
 from jaxtune import files
 from jaxtune.errors import RunError
 from jaxtune.hub import saving
-from jaxtune.hub.pretrained import load_pretrained, save_pretrained
+from jaxtune.hub.pretrained import load_pretrained
+from jaxtune.hub.saving import save_pretrained
 
 IDS = [[2, 8, 9, 3]]
 

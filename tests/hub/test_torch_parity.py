@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from jaxtune.hub.locate import locate
-from jaxtune.hub.pretrained import load_pretrained, save_pretrained
+from jaxtune.hub.pretrained import load_pretrained
+from jaxtune.hub.saving import save_pretrained
 
 PEER = Path(__file__).with_name("torch_peer.py")
 TORCH_PYTHON = os.environ.get("JAXTUNE_TORCH_PYTHON") or (

@@ -15,7 +15,7 @@ import pytest
 
 from jaxtune.config import dump_yaml, load_yaml
 from jaxtune.errors import ConfigError, DataError, RunError, SourceError, WeightsError
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training.run import train
 from tests import tiny
 

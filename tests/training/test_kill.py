@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from jaxtune.config import dump_yaml
-from jaxtune.training.checkpoint_arrays import flatten
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoint_arrays import flatten
+from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training.window import TIMES
 from tests import tiny
 

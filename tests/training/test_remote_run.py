@@ -6,17 +6,17 @@ from functools import partial
 
 import fsspec
 import pytest
-from checkpoint_helpers import NumpyArrays
 
 import jaxtune
 from jaxtune import files
 from jaxtune.config import load_yaml
 from jaxtune.errors import RunError, SourceError
+from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training import run as run_module
-from jaxtune.training.checkpoints import Checkpoints
 from jaxtune.training.run import train
 from jaxtune.training.window import TIMES
 from tests import tiny
+from tests.persistence.checkpoint_helpers import NumpyArrays
 
 TRAIN = {"steps": 8, "save_every": 2, "eval_every": 4, "log_every": 2}
 

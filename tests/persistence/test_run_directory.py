@@ -17,7 +17,7 @@ import pytest
 from jaxtune import files
 from jaxtune.config import Experiment, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxtune.errors import ConfigError, RunError
-from jaxtune.training.run_directory import MARKER, RunDirectory, differences, locked
+from jaxtune.persistence.run_directory import MARKER, RunDirectory, differences, locked
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -110,7 +110,7 @@ def test_before_the_first_checkpoint_the_configuration_may_still_change(output: 
 def test_a_run_is_locked_while_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAXTUNE_CACHE", str(tmp_path / "cache"))
     path = str(tmp_path / "runs" / "reviews")
-    code = f"from jaxtune.training.run_directory import locked\nwith locked({path!r}): print('in')"
+    code = f"from jaxtune.persistence.run_directory import locked\nwith locked({path!r}): print('in')"
 
     def other() -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

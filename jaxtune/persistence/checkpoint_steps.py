@@ -17,7 +17,7 @@ import logging
 from typing import Any
 
 from jaxtune import files
-from jaxtune.training.manifest import MANIFEST, has_manifest, verify_manifest, write_manifest
+from jaxtune.persistence.manifest import MANIFEST, has_manifest, verify_manifest, write_manifest
 
 STATE = "state"
 RECORD = "record.json"

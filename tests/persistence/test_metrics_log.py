@@ -13,7 +13,7 @@ import pytest
 
 from jaxtune import files
 from jaxtune.errors import RunError
-from jaxtune.training.metrics_log import MetricsLog, read_metrics
+from jaxtune.persistence.metrics_log import MetricsLog, read_metrics
 
 
 @pytest.fixture(params=["local", "memory"])

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint_helpers import NumpyArrays, abstract, assert_same, make_state, save_steps
 
 from jaxtune import files
 from jaxtune.errors import CheckpointError
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoints import Checkpoints
+from tests.persistence.checkpoint_helpers import NumpyArrays, abstract, assert_same, make_state, save_steps
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +291,7 @@ def test_a_folder_that_cannot_be_made_is_a_checkpoint_error(tmp_path: Path) -> N
 
 KILLED = """
 import sys, jax, jax.numpy as jnp
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoints import Checkpoints
 checkpoints = Checkpoints(sys.argv[1], keep=2)
 def state(step):
     return {"w": jnp.full((1024, 1024), float(step)), "v": jnp.arange(1 << 20) + step}

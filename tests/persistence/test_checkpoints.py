@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkpoint_helpers import NumpyArrays, abstract, assert_same, make_state, save_steps
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxtune import files
 from jaxtune.errors import CheckpointError
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoints import Checkpoints
+from tests.persistence.checkpoint_helpers import NumpyArrays, abstract, assert_same, make_state, save_steps
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxtune import files
 from jaxtune.errors import RunError
-from jaxtune.training.tensorboard_events import TensorBoardEvents
+from jaxtune.persistence.tensorboard_events import TensorBoardEvents
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtune import files
-from jaxtune.training.checkpoint_arrays import flatten
-from jaxtune.training.checkpoints import Checkpoints
+from jaxtune.persistence.checkpoint_arrays import flatten
+from jaxtune.persistence.checkpoints import Checkpoints
 
 
 class Moments(NamedTuple):

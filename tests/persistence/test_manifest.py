@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jaxtune import files
-from jaxtune.training.manifest import MANIFEST, has_manifest, verify_manifest, write_manifest
+from jaxtune.persistence.manifest import MANIFEST, has_manifest, verify_manifest, write_manifest
 
 CONTENT = {"record.json": b'{"step": 1}', "state/d/abc": bytes(range(200)), "state/empty": b""}
 

@@ -20,8 +20,8 @@ import jax
 
 from jaxtune import files
 from jaxtune.errors import CheckpointError
-from jaxtune.training.checkpoint_arrays import OrbaxArrays, check_fit, describe
-from jaxtune.training.checkpoint_steps import STATE, StepFolders
+from jaxtune.persistence.checkpoint_arrays import OrbaxArrays, check_fit, describe
+from jaxtune.persistence.checkpoint_steps import STATE, StepFolders
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import pytest
 
 from jaxtune import files
 from jaxtune.errors import RunError
-from jaxtune.training.provenance import collect_provenance, git_state, write_provenance
+from jaxtune.persistence.provenance import collect_provenance, git_state, write_provenance
 
 
 @pytest.fixture(params=["local", "memory"])

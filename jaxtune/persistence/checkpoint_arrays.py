@@ -38,7 +38,7 @@ class OrbaxArrays:
         """Begins to write; the caller may donate or overwrite the arrays of `state` right after.
 
         Orbax copies from accelerators before it returns; on a CPU it holds references that make XLA
-        give a donated buffer's successor new memory (tests/training/test_checkpoints.py watches it).
+        give a donated buffer's successor new memory (tests/persistence/test_checkpoints.py watches it).
         """
         # Orbax refuses relative paths.
         self._orbax.save(files.absolute(folder), args=ocp.args.PyTreeSave(_nested(flatten(state))))
