@@ -15,7 +15,7 @@ _HOMES = {
     "load_pretrained": "jaxtune.hub.pretrained",
     "save_pretrained": "jaxtune.hub.saving",
     "Pretrained": "jaxtune.hub.pretrained",
-    "train": "jaxtune.training.run",
+    "train": "jaxtune.training.train",
     "open_run": "jaxtune.training.run",
     "Run": "jaxtune.training.run",
     "Experiment": "jaxtune.config",
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jaxtune.hub.saving import save_pretrained as save_pretrained
     from jaxtune.training.run import Run as Run
     from jaxtune.training.run import open_run as open_run
-    from jaxtune.training.run import train as train
+    from jaxtune.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

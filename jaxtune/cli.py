@@ -208,8 +208,8 @@ def presets_main(presets: Mapping[str, tuple[str, Experiment]], argv: Sequence[s
 
 def run_training(experiment: Experiment) -> int:
     """Train, and say where the result lies and what can be done with it."""
-    from jaxtune.training.run import train
     from jaxtune.training.stop_signals import EXIT_CODES
+    from jaxtune.training.train import train
 
     try:
         run = train(experiment)

@@ -14,7 +14,7 @@ import pytest
 from jaxtune.cli import main, presets_main
 from jaxtune.config import dump_yaml
 from jaxtune.errors import RunError
-from jaxtune.training.run import train
+from jaxtune.training.train import train
 from tests import tiny
 
 

@@ -29,6 +29,6 @@ def test_every_name_resolves():
 
 
 def test_run_time_needs_neither_torch_nor_tensorflow():
-    modules = "jaxtune.training.run, jaxtune.hub.pretrained, jaxtune.data.pipeline, jaxtune.cli, sys"
+    modules = "jaxtune.training.train, jaxtune.training.run, jaxtune.hub.pretrained, jaxtune.data.pipeline, jaxtune.cli, sys"
     code = f"import {modules}; print([m for m in ('torch', 'tensorflow') if m in sys.modules])"
     assert run(code).strip() == "[]"

@@ -16,7 +16,7 @@ import pytest
 from jaxtune.config import dump_yaml, load_yaml
 from jaxtune.errors import ConfigError, DataError, RunError, SourceError, WeightsError
 from jaxtune.persistence.checkpoints import Checkpoints
-from jaxtune.training.run import train
+from jaxtune.training.train import train
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]

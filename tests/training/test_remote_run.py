@@ -13,7 +13,7 @@ from jaxtune.config import load_yaml
 from jaxtune.errors import RunError, SourceError
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training import run as run_module
-from jaxtune.training.run import train
+from jaxtune.training.train import train
 from jaxtune.training.window import TIMES
 from tests import tiny
 from tests.persistence.checkpoint_helpers import NumpyArrays

@@ -20,7 +20,7 @@ from jaxtune.errors import (
     SourceError,
     WeightsError,
 )
-from jaxtune.training.run import train
+from jaxtune.training.train import train
 from jaxtune.training.window import TIMES
 from tests import tiny
 
