@@ -16,8 +16,8 @@ def test_import_loads_nothing_heavy():
 
 
 def test_import_takes_under_a_tenth_of_a_second():
-    # Best of five fresh processes: the machine may be busy, the import itself may not be slow.
-    code = "import time; t = time.perf_counter(); import jaxtune; print(time.perf_counter() - t)"
+    # CPU time, best of five fresh processes: the machine may be busy, the import itself may not be slow.
+    code = "import time; t = time.process_time(); import jaxtune; print(time.process_time() - t)"
     assert min(float(run(code)) for _ in range(5)) < 0.1
 
 

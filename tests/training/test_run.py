@@ -282,7 +282,7 @@ def test_an_undeclared_label(folder, tmp_path):
 
 
 def test_fewer_rows_than_a_batch_still_train(folder, tmp_path):
-    data = tiny.write_reviews(tmp_path / "few.jsonl", rows=30)
+    data = tiny.write_reviews(tmp_path / "few.jsonl", rows=60)
     changes = {"data": {"train": f"jsonl:{data}"}, "train": {"batch_size": 128, "epochs": 2}}
     run = train(tiny.experiment(folder, name="few", **changes), quiet=True)
     assert run.results["steps"] == 2
