@@ -13,6 +13,7 @@ from jaxtune.config import load_yaml
 from jaxtune.errors import RunError, SourceError
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training import run as run_module
+from jaxtune.training import train as train_module
 from jaxtune.training.train import train
 from jaxtune.training.window import TIMES
 from tests import tiny
@@ -28,7 +29,8 @@ def remote(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("remote")
         patch.setenv("JAXTUNE_CACHE", str(folder / "cache"))
-        patch.setattr(run_module, "Checkpoints", lambda *a, **k: Checkpoints(*a, **k, arrays=NumpyArrays()))
+        for module in (train_module, run_module):
+            patch.setattr(module, "Checkpoints", lambda *a, **k: Checkpoints(*a, **k, arrays=NumpyArrays()))
         yield partial(tiny.experiment, folder, output="memory://bucket/runs", train=TRAIN)
     fsspec.filesystem("memory").store.clear()
 
