@@ -54,7 +54,7 @@ def test_every_tensor_equals_torch_live(encoder):
     out.loss.backward()
     params = from_torch({n: p.detach().numpy() for n, p in peer.named_parameters()}, encoder.config)
     loss, gradient = loss_and_gradient(params, encoder.config, golden.inputs, golden["labels"])
-    assert float(loss) == pytest.approx(float(out.loss), abs=1e-5)
+    assert float(loss) == pytest.approx(out.loss.item(), abs=1e-5)
     theirs = {n: p.grad.numpy() for n, p in peer.named_parameters()}
     ours = to_torch(gradient, encoder.config)
     total = np.sqrt(sum(np.square(g, dtype=np.float64).sum() for g in theirs.values()))
