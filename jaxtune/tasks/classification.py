@@ -149,7 +149,9 @@ class Classification:
             problem = "has the label -1, which marks rows without a label"
         else:
             problem = f"has the label {shown(value)}, which was never declared"
-        raise row_error(place, self.label, problem, _listed(self.labels))
+        # A class that training rows lack (it may occur in validation only) has to be declared by name.
+        expected = f"{_listed(self.labels)} (--data.labels declares others)"
+        raise row_error(place, self.label, problem, expected)
 
     def loss(self, logits: Float[Array, "B N C"], batch: Mapping[str, Array]) -> Sums:
         """Cross-entropy and accuracy as sums; Σ loss / Σ weight is torch's CrossEntropyLoss.
