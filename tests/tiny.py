@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtune.hub.pretrained import Pretrained
 from jaxtune.hub.saving import save_pretrained
 from jaxtune.models.bert import BertConfig
 from jaxtune.models.heads import build_model, init_params
+from jaxtune.training.window import TIMES
 
 GOOD = ["warm", "funny", "gripping", "lovely", "bright", "clever", "tender", "superb"]
 BAD = ["dull", "cold", "tedious", "clumsy", "bland", "hollow", "lazy", "grim"]
@@ -87,6 +88,11 @@ def write_reviews(path: Path, rows: int = 400, seed: int = 0) -> Path:
     rng = random.Random(seed)
     path.write_text("".join(json.dumps(review(rng)) + "\n" for _ in range(rows)))
     return path
+
+
+def without_times(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what a resumed run may differ in."""
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
 
 
 def experiment(folder: Path, **changes: Mapping[str, Any] | Any) -> Experiment:

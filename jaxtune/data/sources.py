@@ -83,11 +83,6 @@ def open_source(spec: str, split: str | None = None) -> Records:
     return find_source(spec).open(split)
 
 
-def available_splits(spec: str) -> tuple[str, ...]:
-    """Names of a source's own splits, ``train`` first; empty where it has none."""
-    return find_source(spec).splits
-
-
 def _kind_of(spec: str) -> tuple[str, str]:
     match = _KIND.fullmatch(spec)
     if match and match[1] in KINDS:

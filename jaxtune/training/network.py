@@ -73,7 +73,11 @@ class Network:
     def params_of(self, saved: Any) -> Any:
         """Parameters in the layout the model runs in, from the two parts a checkpoint holds."""
         canonical = merge(saved["trainable"], saved["frozen"])
-        return self.place(canonical) if self.experiment.model.scan_layers else canonical
+        return self.arrange(canonical)
+
+    def arrange(self, placed: Any) -> Any:
+        """A canonical tree that is on the mesh already, in the layout this model runs in."""
+        return self.place(placed) if self.experiment.model.scan_layers else placed
 
     def pretrained(self, canonical_params: Any, raw_config: Mapping[str, Any]) -> Pretrained:
         """The model with these parameters as ``load_pretrained`` would give it, computing in float32.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxtune.models.layers import Policy
+from jaxtune.persistence.provenance import cpu_flags
 
 Resolved = Literal["float32", "bfloat16"]
 
@@ -45,7 +45,7 @@ def _on_gpu(device: jax.Device) -> tuple[Resolved, str]:
 
 
 def _on_cpu() -> tuple[Resolved, str]:
-    if not cpu_flags() & {"avx512_bf16", "amx_bf16"}:
+    if not set(cpu_flags()) & {"avx512_bf16", "amx_bf16"}:
         return "float32", "this CPU has no bfloat16 instructions (AVX512-BF16, AMX) and would emulate them"
     # The instructions alone do not make a step faster: what lies between the matrix products may
     # be emulated all the same, and compilers differ. So one small block is timed.
@@ -75,12 +75,3 @@ def _time_block(dtype: str) -> float:
         jax.block_until_ready([gradient(weights, x) for _ in range(4)])
         best = min(best, time.perf_counter() - start)
     return best
-
-
-def cpu_flags() -> frozenset[str]:
-    """Instruction set flags that the kernel reports; empty where it reports none."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return frozenset()
-    lines = (line for line in info.read_text().splitlines() if line.startswith("flags"))
-    return frozenset(next(lines, "").partition(":")[2].split())

@@ -116,9 +116,7 @@ def _start_or_resume(
             f"the data of {' and '.join(changed)} changed since {directory.path} began; bring the old data "
             "back, or choose another --name to train on the new"
         )
-    state = restored.state
-    if prepared.experiment.model.scan_layers:
-        state = prepared.network.place(state)
+    state = prepared.network.arrange(restored.state)
     progress.say(f"resumed from step {restored.step} of {prepared.plan.num_steps}")
     return state, LoopRecord.from_record(saved["loop"]), saved["data"], restored.step
 

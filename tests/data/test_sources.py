@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jaxtune.data.sources import available_splits, find_source, open_source
+from jaxtune.data.sources import find_source, open_source
 from jaxtune.errors import DataError, SourceError
 
 ROWS = [
@@ -40,7 +40,7 @@ def test_json_lines(tmp_path):
     assert all_rows(records) == ROWS
     assert records.columns == ("text", "label")
     assert [records.where(i) for i in range(3)] == [f"{path}:1", f"{path}:2", f"{path}:5"]
-    assert available_splits(f"jsonl:{path}") == ()
+    assert find_source(f"jsonl:{path}").splits == ()
     assert open_source(str(path)).fingerprint == records.fingerprint
 
 
@@ -158,7 +158,7 @@ def test_text_lines_and_folders(tmp_path):
     assert records.label_names == {"label": ("neg", "pos")}
     write(tmp_path / "split" / "train" / "pos" / "1.txt", "a")
     write(tmp_path / "split" / "test" / "pos" / "1.txt", "b")
-    assert available_splits(f"text:{tmp_path / 'split'}") == ("train", "test")
+    assert find_source(f"text:{tmp_path / 'split'}").splits == ("train", "test")
     assert open_source(f"text:{tmp_path / 'split'}[test]")[0]["text"] == "b"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxtune.data.builders.vader_icwsm2014 import FILES, SOURCE
-from jaxtune.data.sources import available_splits, find_source, open_source
+from jaxtune.data.sources import find_source, open_source
 from jaxtune.data.splits import hash_text, places
 from jaxtune.data.tfds_source import open_tfds
 from jaxtune.data.tfrecord import masked_crc32c
@@ -88,7 +88,7 @@ def test_half_prepared_folders_are_not_trusted(vader, cache):
     killed.mkdir(parents=True)
     (killed / "dataset_info.json").write_text("{}")
     (folder / "1.0.0").mkdir()
-    assert available_splits("tfds:vader_icwsm2014/movie") == ("train", "validation", "test")
+    assert find_source("tfds:vader_icwsm2014/movie").splits == ("train", "validation", "test")
     assert not killed.exists()
 
 
@@ -115,8 +115,8 @@ def test_a_damaged_line_of_the_file_is_named(vader, tmp_path):
 
 def test_a_prepared_folder_by_path(vader, tmp_path):
     folder = Path(open_tfds("vader_icwsm2014/movie").data_dir)
-    assert available_splits(f"tfds:{folder}") == ("train", "validation", "test")
-    assert available_splits(f"tfds:{folder.parent}") == ("train", "validation", "test")
+    assert find_source(f"tfds:{folder}").splits == ("train", "validation", "test")
+    assert find_source(f"tfds:{folder.parent}").splits == ("train", "validation", "test")
     assert open_source(f"tfds:{folder}", "test")[0] == open_source("tfds:vader_icwsm2014/movie", "test")[0]
     with pytest.raises(SourceError, match=r"there is no folder"):
         open_source(f"tfds:{tmp_path / 'none'}")

@@ -19,7 +19,6 @@ import pytest
 from jaxtune.config import dump_yaml
 from jaxtune.persistence.checkpoint_arrays import flatten
 from jaxtune.persistence.checkpoints import Checkpoints
-from jaxtune.training.window import TIMES
 from tests import tiny
 
 KILLS = 10
@@ -84,7 +83,7 @@ def end_state(run: Path) -> dict[str, bytes]:
 
 def metrics(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows]
+    return tiny.without_times(rows)
 
 
 @pytest.mark.slow

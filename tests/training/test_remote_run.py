@@ -15,9 +15,9 @@ from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.training import run as run_module
 from jaxtune.training import train as train_module
 from jaxtune.training.train import train
-from jaxtune.training.window import TIMES
 from tests import tiny
 from tests.persistence.checkpoint_helpers import NumpyArrays
+from tests.tiny import without_times
 
 TRAIN = {"steps": 8, "save_every": 2, "eval_every": 4, "log_every": 2}
 
@@ -38,10 +38,6 @@ def remote(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(remote):
     return train(remote(name="finished"), quiet=True)
-
-
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def test_everything_lies_in_the_remote_directory(finished):

@@ -23,6 +23,7 @@ from jaxtune.errors import (
 from jaxtune.training.train import train
 from jaxtune.training.window import TIMES
 from tests import tiny
+from tests.tiny import without_times
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,6 @@ def finished(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXTUNE_CACHE", str(folder / "cache"))
         return train(tiny.experiment(folder, name="finished"), quiet=True)
-
-
-def without_times(rows):
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def test_it_learns(finished):
