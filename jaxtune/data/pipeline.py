@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from jaxtune.config import DataConfig
 from jaxtune.data.examples import Examples
+from jaxtune.data.reading import read_batches
 from jaxtune.data.records import Records, Subset, fingerprint_of
 from jaxtune.data.scanning import Scan, scan
 from jaxtune.data.sources import Source, find_source
@@ -104,51 +106,85 @@ class _Part:
         return self.found.hashes[self.indices]
 
 
-def load_splits(config: DataConfig, task: Any, tokenizer: Any) -> Splits:
-    """Everything from ``config.train`` to tokenised splits.
-
-    Validation and test come from their own source if one is given, else from the train source's own split of
-    that name if its rows have labels, else from a share of the training rows by a stable hash of their texts.
+class Rows:
+    """The rows of each split, before they are tokenised. Sources are opened and scanned at first use.
 
     Args:
       config: sources, columns and sizes.
-      task: a task without labels yet; ``Splits.task`` is the one to train with.
-      tokenizer: a Hugging Face fast tokenizer.
 
-    Raises:
+    Raises (at first use):
       SourceError: a source is not there or cannot be read.
-      DataError: a missing column, a bad row (unless ``on_error="skip"``), an empty split, a single class.
+      DataError: a missing column, or a split without rows.
       ConfigError: no train source, or impossible shares.
     """
-    parts = _limited(_resolve(config), config.limit)
-    train = parts["train"]
-    names = train.records.label_names.get(config.label, ())
-    task = task.resolve_labels(train.labels, tuple(config.labels), names)
-    splits: dict[str, Split] = {}
-    for name, part in parts.items():
-        done = tokenize_records(
-            Subset(part.records, part.indices),
-            task,
-            tokenizer,
-            label=f"tokenising {name}",
-            on_error=config.on_error,
-            source_names=part.records.label_names.get(config.label, ()),
-        )
-        doubled = 0 if name == "train" else int(np.isin(part.hashes[done.kept], train.hashes).sum())
-        splits[name] = Split(
-            name=name,
-            examples=done.examples,
-            records=done.records,
-            labels=task.labels,
-            fingerprint=_fingerprint(done.examples),
-            skipped=done.skipped,
-            truncated_share=done.truncated / len(done.examples),
-            duplicates=doubled,
-            origin=part.origin,
-        )
-        if doubled:
-            logger.warning("%s: %d examples have a text that is in train too", name, doubled)
-    return Splits(splits, task.with_class_weights(splits["train"].examples.targets))
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    @cached_property
+    def _parts(self) -> dict[str, _Part]:
+        return _limited(_resolve(self.config), self.config.limit)
+
+    def texts(self) -> Iterator[str]:
+        """The texts of the training rows (of pairs both), in order; what is no text is left out."""
+        train = self._parts["train"]
+        columns = [name for name in (self.config.text, self.config.text_pair) if name is not None]
+        for rows in read_batches(Subset(train.records, train.indices), "reading texts"):
+            for row in rows:
+                values = () if isinstance(row, DataError) else (row.get(column) for column in columns)
+                for value in values:
+                    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                    if isinstance(text, str):
+                        # A lone surrogate is no Unicode text, and the tokenizer's library refuses it.
+                        yield text.encode("utf-8", "replace").decode()
+
+    def tokenize(self, task: Any, tokenizer: Any) -> Splits:
+        """Tokenised splits.
+
+        Args:
+          task: a task without labels yet; ``Splits.task`` is the one to train with.
+          tokenizer: a Hugging Face fast tokenizer.
+
+        Raises:
+          DataError: a bad row (unless ``on_error="skip"``), an empty split, a single class.
+        """
+        config, train = self.config, self._parts["train"]
+        names = train.records.label_names.get(config.label, ())
+        task = task.resolve_labels(train.labels, tuple(config.labels), names)
+        splits: dict[str, Split] = {}
+        for name, part in self._parts.items():
+            done = tokenize_records(
+                Subset(part.records, part.indices),
+                task,
+                tokenizer,
+                label=f"tokenising {name}",
+                on_error=config.on_error,
+                source_names=part.records.label_names.get(config.label, ()),
+            )
+            doubled = 0 if name == "train" else int(np.isin(part.hashes[done.kept], train.hashes).sum())
+            splits[name] = Split(
+                name=name,
+                examples=done.examples,
+                records=done.records,
+                labels=task.labels,
+                fingerprint=_fingerprint(done.examples),
+                skipped=done.skipped,
+                truncated_share=done.truncated / len(done.examples),
+                duplicates=doubled,
+                origin=part.origin,
+            )
+            if doubled:
+                logger.warning("%s: %d examples have a text that is in train too", name, doubled)
+        return Splits(splits, task.with_class_weights(splits["train"].examples.targets))
+
+
+def load_splits(config: DataConfig, task: Any, tokenizer: Any) -> Splits:
+    """Everything from ``config.train`` to tokenised splits; see ``Rows`` and ``Rows.tokenize``.
+
+    Validation and test come from their own source if one is given, else from the train source's own split of
+    that name if its rows have labels, else from a share of the training rows by a stable hash of their texts.
+    """
+    return Rows(config).tokenize(task, tokenizer)
 
 
 def _resolve(config: DataConfig) -> dict[str, _Part]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from jaxtune import files
 from jaxtune.hub.locate import locate
-from jaxtune.hub.pretrained import Pretrained, head_of, parse_config, read_config
+from jaxtune.hub.model_config import check_vocabulary, head_of, labels_of, parse_config, read_config
+from jaxtune.hub.pretrained import Pretrained
 from jaxtune.hub.saving import hf_config
 from jaxtune.hub.tokenizers import load_tokenizer
 
@@ -34,11 +35,8 @@ class Description:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Label names in the order of their ids; none for regression."""
-        if head_of(self.raw_config) != "classification":
-            return ()
-        names = self.raw_config.get("id2label") or {}
-        return tuple(str(names[key]) for key in sorted(names, key=int))
+        """Label names in the order of their ids; none for a head without labels."""
+        return labels_of(self.raw_config, head_of(self.raw_config)) if self.raw_config.get("id2label") else ()
 
 
 def read_description(source: str) -> Description:
@@ -50,7 +48,9 @@ def read_description(source: str) -> Description:
     """
     folder = locate(source, checkpoint=True)
     raw = read_config(folder)
-    return Description(raw, parse_config(folder, raw), load_tokenizer(folder))
+    config, tokenizer = parse_config(folder, raw), load_tokenizer(folder)
+    check_vocabulary(source, tokenizer, config.vocab_size)
+    return Description(raw, config, tokenizer)
 
 
 def save_description(folder: str, pretrained: Pretrained) -> None:

@@ -6,6 +6,7 @@ Pickle files run code when they are read; jaxtune never opens one.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from jaxtune.errors import WeightsError
 
@@ -16,6 +17,11 @@ SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 FLAX = "flax_model.msgpack"
 FLAX_INDEX = "flax_model.msgpack.index.json"
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path names a GGUF file: weights, configuration and tokenizer in one."""
+    return path.suffix.lower() == ".gguf"
 
 
 def is_pickle(name: str) -> bool:

@@ -10,7 +10,18 @@ from jaxtune.hub.huggingface import fetch_hub, parse_hub_id
 from jaxtune.hub.pypi import PREFIX, locate_pypi, parse_pypi
 from jaxtune.hub.remote import fetch_remote
 
-_DATA_ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".gz", ".safetensors", ".yaml")
+_DATA_ENDINGS = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".parquet",
+    ".txt",
+    ".gz",
+    ".safetensors",
+    ".gguf",
+    ".yaml",
+)
 
 
 def locate(source: str, *, checkpoint: bool = False) -> Path:

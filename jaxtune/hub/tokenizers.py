@@ -7,22 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError
+from jaxtune.hub.formats import is_gguf
 
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The fast tokenizer of a checkpoint folder (a transformers ``PreTrainedTokenizerFast``).
+    """The fast tokenizer of a checkpoint folder or GGUF file (a transformers ``PreTrainedTokenizerFast``).
 
     Raises:
         SourceError: no tokenizer there, or one that only runs with code of its own.
     """
+    # Its advice to install torch would puzzle a reader: nothing here needs it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    if is_gguf(folder):
+        from jaxtune.hub.gguf_tokenizer import tokenizer_of_gguf
+
+        return tokenizer_of_gguf(folder)
     if not any((folder / name).is_file() for name in _FILES):
         raise SourceError(
             f"{folder} holds no tokenizer: expected tokenizer.json (or {', '.join(_FILES[1:])})."
         )
-    # Its advice to install torch would puzzle a reader: nothing here needs it.
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     try:

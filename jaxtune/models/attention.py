@@ -28,7 +28,8 @@ class AttentionSpec:
         query_segments, key_segments: [B, S] and [B, T]; a query sees the keys of its own segment;
             0 is padding, which nobody sees.
         causal: a query sees keys at its own index or before.
-        window: a query sees keys whose index is less than this far away.
+        window: a query sees keys whose index is less than this far away (may be traced, under scan).
+        offset: index of the first query among the keys, where the keys before it come from a cache.
         bias: [H or 1, S, T] or [B, H or 1, S, T], added to the scaled scores.
         soft_cap: scores become ``cap * tanh(scores / cap)`` (Gemma 2).
         scale: factor of the scores; none is 1/sqrt(head dimension).
@@ -38,7 +39,8 @@ class AttentionSpec:
     query_segments: Int[Array, "B S"] | None = None
     key_segments: Int[Array, "B T"] | None = None
     causal: bool = False
-    window: int | None = None
+    window: Int[Array, ""] | int | None = None
+    offset: Int[Array, ""] | int = 0
     bias: Float[Array, ...] | None = None
     soft_cap: float | None = None
     scale: float | None = None
@@ -48,23 +50,25 @@ class AttentionSpec:
 
 
 Attention = Callable[
-    [Float[Array, "B S H K"], Float[Array, "B T H K"], Float[Array, "B T H K"], AttentionSpec],
-    Float[Array, "B S H K"],
+    [Float[Array, "B S H C"], Float[Array, "B T K C"], Float[Array, "B T K C"], AttentionSpec],
+    Float[Array, "B S H C"],
 ]
+"""C is the size of a head. K key/value heads serve H query heads, H/K neighbours each."""
 
 
 def plain_attention(
-    query: Float[Array, "B S H K"],
-    key: Float[Array, "B T H K"],
-    value: Float[Array, "B T H K"],
+    query: Float[Array, "B S H C"],
+    key: Float[Array, "B T K C"],
+    value: Float[Array, "B T K C"],
     spec: AttentionSpec,
     precision: str = "default",
-) -> Float[Array, "B S H K"]:
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in plain XLA, softmax in float32."""
+) -> Float[Array, "B S H C"]:
+    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) in plain XLA, softmax in float32.
+
+    With fewer key/value heads than query heads it is grouped-query attention (Ainslie et al. 2023).
+    """
     scale = query.shape[-1] ** -0.5 if spec.scale is None else spec.scale
-    scores = jnp.einsum(
-        "bshk,bthk->bhst", query * scale, key, precision=precision, preferred_element_type=jnp.float32
-    )
+    scores = _scores(query * jnp.asarray(scale, query.dtype), key, precision)
     if spec.soft_cap is not None:
         scores = spec.soft_cap * jnp.tanh(scores / spec.soft_cap)
     if spec.bias is not None:
@@ -74,7 +78,41 @@ def plain_attention(
         scores = jnp.where(mask, scores, _MASKED)
     probabilities = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     probabilities = dropout(probabilities, spec.dropout_rate, spec.dropout_key, spec.dropout_site)
-    return jnp.einsum("bhst,bthk->bshk", probabilities, value, precision=precision)
+    return _mix_values(probabilities, value, precision)
+
+
+def _scores(query: Array, key: Array, precision: str) -> Float[Array, "B H S T"]:
+    batch, length, heads, size = query.shape
+    kv_heads = key.shape[2]
+    if heads == kv_heads:
+        return jnp.einsum(
+            "bshc,bthc->bhst", query, key, precision=precision, preferred_element_type=jnp.float32
+        )
+    grouped = query.reshape(batch, length, kv_heads, heads // kv_heads, size)
+    scores = jnp.einsum(
+        "bskgc,btkc->bkgst", grouped, key, precision=precision, preferred_element_type=jnp.float32
+    )
+    return scores.reshape(batch, heads, length, key.shape[1])
+
+
+def _mix_values(probabilities: Array, value: Array, precision: str) -> Float[Array, "B S H C"]:
+    batch, heads, queries, keys = probabilities.shape
+    kv_heads = value.shape[2]
+    if heads == kv_heads:
+        return jnp.einsum("bhst,bthc->bshc", probabilities, value, precision=precision)
+    grouped = probabilities.reshape(batch, kv_heads, heads // kv_heads, queries, keys)
+    mixed = jnp.einsum("bkgst,btkc->bskgc", grouped, value, precision=precision)
+    return mixed.reshape(batch, queries, heads, value.shape[3])
+
+
+def split_heads(x: Float[Array, "B S D"], size: int) -> Float[Array, "B S H C"]:
+    """The last axis as heads of ``size``."""
+    return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
+
+
+def merge_heads(x: Float[Array, "B S H C"]) -> Float[Array, "B S D"]:
+    """The inverse of ``split_heads``."""
+    return x.reshape(*x.shape[:-2], -1)
 
 
 def visible(queries: int, keys: int, spec: AttentionSpec) -> Bool[Array, "#B 1 #S #T"] | None:
@@ -85,7 +123,7 @@ def visible(queries: int, keys: int, spec: AttentionSpec) -> Bool[Array, "#B 1 #
         if spec.query_segments is not None:
             parts.append(spec.query_segments[:, None, :, None] == key_segments)
         parts.append(key_segments != 0)
-    distance = jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
+    distance = spec.offset + jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
     if spec.causal:
         parts.append((distance >= 0)[None, None])
     if spec.window is not None:

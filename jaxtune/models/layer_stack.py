@@ -1,18 +1,79 @@
-"""One canonical parameter tree, a branch per layer, and its scanned form with layers stacked as [L, …].
+"""Layers one after the other, and the two forms of their parameters.
 
-Rules, checkpoints and exports speak of the canonical tree; a run may change between the two forms.
-Both functions take any pytree that holds parameter-shaped dicts (an optimizer state too).
+There is one canonical tree, a branch per layer; rules, checkpoints and exports speak of it. A run
+may hold its layers stacked as [L, …] and scan over them; ``stack_layers`` and ``unstack_layers``
+map between the two, for any pytree that holds parameter-shaped dicts (an optimizer state too).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 LAYERS = "layers"
+REMAT_POLICIES: dict[str, Any] = {
+    "full": None,
+    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+}
+"""What a backward pass keeps: nothing, or the results of matrix products. ``none`` is no remat at all."""
+
+T = TypeVar("T")
+
+
+def layer_stack(
+    layer: type[nn.Module], args: Sequence[Any], count: int, *, scan: bool = False, remat: str = "none"
+) -> nn.Module:
+    """A module ``(x, indices [L], caches, context) -> (x, caches)`` that runs ``count`` layers.
+
+    Args:
+        layer: module with ``__call__(x, index, cache, context) -> (x, cache)``; the index is a Python
+            number in the canonical form and traced under scan (see ``of_layer``).
+        args: fields that all layers are built with.
+        scan: hold the parameters stacked and scan over them.
+        remat: ``none``, or a name of ``REMAT_POLICIES``.
+    """
+    kind: Any = layer
+    if remat != "none":
+        # prevent_cse is only needed outside a scan, where XLA could undo the recomputation.
+        static = () if scan else (2,)
+        kind = nn.remat(layer, policy=REMAT_POLICIES[remat], prevent_cse=not scan, static_argnums=static)
+    if not scan:
+        return _Unrolled(kind, count, tuple(args))
+    scanned: Any = nn.scan(
+        kind,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        in_axes=(0, 0, nn.broadcast),
+        length=count,
+    )
+    return scanned(*args)
+
+
+class _Unrolled(nn.Module):
+    """The layers one after the other, each a branch of its own: ``layers/0``, ``layers/1`` …"""
+
+    layer: type[nn.Module]
+    count: int
+    args: tuple[Any, ...]
+
+    @nn.compact
+    def __call__(self, x: Array, _indices: Array, caches: Any, context: Any) -> tuple[Array, Any]:
+        written = []
+        for index in range(self.count):
+            cache = None if caches is None else caches[index]
+            x, cache = self.layer(*self.args, name=str(index))(x, index, cache, context)
+            written.append(cache)
+        return x, None if caches is None else tuple(written)
+
+
+def of_layer(values: Sequence[T], index: Int[Array, ""] | int) -> T | Array:
+    """What one layer uses of settings that differ between layers, its index traced or not."""
+    return values[index] if isinstance(index, int) else jnp.asarray(values)[index]
 
 
 def stack_layers(tree: Any) -> Any:

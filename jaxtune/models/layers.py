@@ -1,4 +1,4 @@
-"""Layers that every family shares: Linear, LayerNorm, Embedding, activations and dropout.
+"""Layers that every family shares: Linear, norms, Embedding, activations and dropout.
 
 Epsilon, variance form and activation always come from the checkpoint's config.json; Flax's own
 defaults differ from BERT's (its LayerNorm has another epsilon, its GELU is the tanh approximation).
@@ -38,8 +38,11 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": partial(jax.nn.gelu, approximate=False),
     "gelu_new": partial(jax.nn.gelu, approximate=True),
     "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "gelu_fast": partial(jax.nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
     "tanh": jnp.tanh,
 }
 
@@ -76,23 +79,45 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) over the last axis, statistics in float32 in two passes.
 
-    Parameters: ``scale`` [D], ``bias`` [D].
+    Parameters: ``scale`` [D], and ``bias`` [D] if ``use_bias``.
     """
 
     epsilon: float
     policy: Policy = Policy()
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        features = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,), self.policy.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (features,), self.policy.param_dtype)
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, self.policy.param_dtype)
         x32 = x.astype(jnp.float32)
         centred = x32 - x32.mean(-1, keepdims=True)
         # E[(x-m)^2], not E[x^2]-m^2: the one-pass form cancels catastrophically for large means.
         variance = jnp.square(centred).mean(-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (y * scale.astype(jnp.float32) + bias.astype(jnp.float32)).astype(self.policy.compute_dtype)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon) * scale.astype(jnp.float32)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape, self.policy.param_dtype)
+            y = y + bias.astype(jnp.float32)
+        return y.astype(self.policy.compute_dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation (Zhang & Sennrich 2019) over the last axis, statistics in float32.
+
+    Parameter: ``scale`` [D]. With ``offset`` 1 the factor is 1 + scale, as Gemma stores it.
+    """
+
+    epsilon: float
+    policy: Policy = Policy()
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        start = nn.initializers.constant(1.0 - self.offset)
+        scale = self.param("scale", start, (x.shape[-1],), self.policy.param_dtype)
+        x32 = x.astype(jnp.float32)
+        y = x32 * jax.lax.rsqrt(jnp.square(x32).mean(-1, keepdims=True) + self.epsilon)
+        return (y * (self.offset + scale.astype(jnp.float32))).astype(self.policy.compute_dtype)
 
 
 class Embedding(nn.Module):
@@ -108,20 +133,60 @@ class Embedding(nn.Module):
     stddev: float = 0.02
     pad_rows: bool = False
 
-    @nn.compact
+    def setup(self) -> None:
+        self.embedding = self.param("embedding", self._init, self.policy.param_dtype)
+
     def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        table = self.param("embedding", self._init, self.policy.param_dtype)
-        return jnp.take(table, ids, axis=0, mode="clip").astype(self.policy.compute_dtype)
+        return jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.policy.compute_dtype)
+
+    @property
+    def table(self) -> Float[Array, "V D"]:
+        """All rows, padding included: the output matrix of a model with tied embeddings."""
+        return self.embedding
 
     def _init(self, key: Array, dtype: Any) -> Float[Array, "V D"]:
         table = self.stddev * jax.random.normal(key, (self.rows, self.features), dtype)
         return pad_vocab(table) if self.pad_rows else table
 
 
-def pad_vocab(table: Float[Array, "V D"]) -> Float[Array, "P D"]:
+def padded_vocab(rows: int) -> int:
+    """The next multiple of 128."""
+    return math.ceil(rows / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
+
+
+def pad_vocab(table: Float[Array, "V *D"]) -> Float[Array, "P *D"]:
     """Append zero rows up to the next multiple of 128."""
-    extra = math.ceil(table.shape[0] / VOCAB_MULTIPLE) * VOCAB_MULTIPLE - table.shape[0]
-    return jnp.pad(table, ((0, extra), (0, 0)))
+    extra = padded_vocab(table.shape[0]) - table.shape[0]
+    return jnp.pad(table, ((0, extra),) + ((0, 0),) * (table.ndim - 1))
+
+
+def vocabulary_logits(
+    x: Float[Array, "*B D"],
+    table: Float[Array, "P D"],
+    vocab_size: int,
+    policy: Policy,
+    *,
+    bias: Float[Array, "P"] | None = None,
+    soft_cap: float | None = None,
+) -> Float[Array, "*B P"]:
+    """Scores of every word: ``x`` against the rows of a (padded) table, float32.
+
+    The columns that only pad the table get the most negative finite number, so that neither a
+    softmax nor an argmax ever sees them.
+    """
+    logits = jnp.einsum(
+        "...d,vd->...v",
+        x.astype(policy.compute_dtype),
+        table.astype(policy.compute_dtype),
+        precision=policy.matmul_precision,
+        preferred_element_type=jnp.float32,
+    )
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32)
+    if soft_cap is not None:
+        logits = soft_cap * jnp.tanh(logits / soft_cap)
+    is_word = jnp.arange(table.shape[0]) < vocab_size
+    return jnp.where(is_word, logits, jnp.finfo(jnp.float32).min)
 
 
 def _mix(x: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:

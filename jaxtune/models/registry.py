@@ -2,49 +2,57 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from jaxtune.models import bert
-from jaxtune.models.weight_map import WeightEntry
+from jaxtune.models.bart import BART, MBART
+from jaxtune.models.bert import BERT
+from jaxtune.models.bilstm import BILSTM
+from jaxtune.models.deberta_v2 import DEBERTA_V2
+from jaxtune.models.distilbert import DISTILBERT
+from jaxtune.models.electra import ELECTRA
+from jaxtune.models.family import Family
+from jaxtune.models.gemma2 import GEMMA2
+from jaxtune.models.gemma3 import GEMMA3
+from jaxtune.models.gpt2 import GPT2
+from jaxtune.models.llama import LLAMA
+from jaxtune.models.marian import MARIAN, PEGASUS
+from jaxtune.models.mistral import MISTRAL
+from jaxtune.models.modernbert import MODERNBERT
+from jaxtune.models.qwen2 import QWEN2
+from jaxtune.models.qwen3 import QWEN3
+from jaxtune.models.roberta import ROBERTA, XLM_ROBERTA
+from jaxtune.models.smollm3 import SMOLLM3
+from jaxtune.models.t5 import MT5, T5
+from jaxtune.models.textcnn import TEXTCNN
+from jaxtune.models.transformer import TRANSFORMER
 
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """What the rest of jaxtune needs to know of a family.
-
-    Attributes:
-        model_type: as in config.json.
-        config_class: dataclass with ``from_hf(dict)``.
-        backbone: the Linen module without a head.
-        weight_map: names of the backbone's tensors for a configuration.
-        prefix: what Hugging Face puts before a backbone's tensor names under a head.
-        architectures: Hugging Face class name per head (none: the bare backbone).
-    """
-
-    model_type: str
-    config_class: Any
-    backbone: Any
-    weight_map: Callable[[Any], tuple[WeightEntry, ...]]
-    prefix: str
-    architectures: Mapping[str | None, str]
-
-
-FAMILIES: dict[str, Family] = {
-    "bert": Family(
-        model_type="bert",
-        config_class=bert.BertConfig,
-        backbone=bert.BertModel,
-        weight_map=bert.weight_map,
-        prefix="bert.",
-        architectures={
-            None: "BertModel",
-            "classification": "BertForSequenceClassification",
-            "regression": "BertForSequenceClassification",
-        },
-    ),
-}
+_ALL = (
+    BERT,
+    ROBERTA,
+    XLM_ROBERTA,
+    DISTILBERT,
+    ELECTRA,
+    DEBERTA_V2,
+    MODERNBERT,
+    GPT2,
+    LLAMA,
+    MISTRAL,
+    QWEN2,
+    QWEN3,
+    SMOLLM3,
+    GEMMA2,
+    GEMMA3,
+    T5,
+    MT5,
+    BART,
+    MBART,
+    MARIAN,
+    PEGASUS,
+    TRANSFORMER,
+    BILSTM,
+    TEXTCNN,
+)
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
 
 
 def family_of(model_type: str | None) -> Family:

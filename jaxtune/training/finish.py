@@ -36,7 +36,6 @@ def finish(
     directory: RunDirectory,
     checkpoints: Checkpoints,
     outcome: Outcome,
-    raw_config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
@@ -47,9 +46,8 @@ def finish(
     """
     params, step = best_params(prepared, checkpoints, outcome, progress)
     network = prepared.network
-    save_pretrained(
-        directory.file(BEST), network.pretrained(network.to_canonical(params), raw_config), overwrite=True
-    )
+    best = network.pretrained(network.to_canonical(params), prepared.raw_config)
+    save_pretrained(directory.file(BEST), best, overwrite=True)
     evaluated = {
         name: prepared.evaluate(params, name) for name in ("validation", "test") if name in prepared.splits
     }

@@ -15,11 +15,11 @@ from jaxtyping import Float
 from jaxtune.config import Experiment
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import Plan, plan_evaluation
-from jaxtune.errors import DataError
+from jaxtune.errors import ConfigError, DataError
 from jaxtune.hub.pretrained import Pretrained
-from jaxtune.models.heads import EncoderModel, build_model, init_params
 from jaxtune.models.layer_stack import stack_layers, unstack_layers
 from jaxtune.models.layers import Policy
+from jaxtune.models.model import Model, build_model, init_params
 from jaxtune.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated
 from jaxtune.tasks.base import Record, Task
 from jaxtune.training.evaluation import Evaluated, gather_logits
@@ -40,7 +40,7 @@ class Network:
     experiment: Experiment
     task: Task
     tokenizer: Any
-    model: EncoderModel
+    model: Model
     mesh: Mesh
 
     @cached_property
@@ -147,11 +147,16 @@ def build_network(experiment: Experiment, task: Task, tokenizer: Any, config: An
     """The model of a configuration for a task, on the mesh the experiment asks for.
 
     Raises:
-        ConfigError: the mesh does not fit the machine.
+        ConfigError: the mesh does not fit the machine, or the model has no such head or form.
     """
     m = experiment.model
     if m.dropout is not None:
         config = config.with_dropout(m.dropout)
     policy = make_policy(m.precision, m.matmul_precision)
-    model = build_model(config, task.head, task.num_labels, policy, scan_layers=m.scan_layers, remat=m.remat)
+    try:
+        model = build_model(
+            config, task.head, task.num_labels, policy, scan_layers=m.scan_layers, remat=m.remat
+        )
+    except ValueError as error:
+        raise ConfigError(f"{m.source}: {error}") from error
     return Network(experiment, task, tokenizer, model, make_mesh(experiment.mesh))

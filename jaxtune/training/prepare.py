@@ -4,6 +4,7 @@ before anything is compiled."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,7 @@ from jaxtune.training.network import Network
 from jaxtune.training.optimizers import make_optimizer, make_schedule
 from jaxtune.training.state import TrainState, create_state
 from jaxtune.training.step import make_forward, make_train_step
-from jaxtune.training.throughput import matrix_parameters, peak_flops
+from jaxtune.training.throughput import attention_width, matrix_parameters, peak_flops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Prepared:
         network: the model on its mesh.
         splits: tokenised ``train``, and ``validation`` and ``test`` where there are any.
         plan: the global batches of the whole run.
+        raw_config: config.json of what the run starts with; none describes the network alone.
     """
 
     network: Network
     splits: dict[str, Split]
     plan: Plan
+    raw_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def experiment(self) -> Experiment:
@@ -144,11 +147,10 @@ class Prepared:
         return {name: split.fingerprint for name, split in self.splits.items()}
 
     @cached_property
-    def flops_shape(self) -> tuple[int, int, int]:
-        """Matrix parameters, layers and width: what FLOPs are counted from."""
+    def flops_shape(self) -> tuple[int, int]:
+        """Matrix parameters, and width of all attentions: what FLOPs are counted from."""
         params = jax.eval_shape(lambda: self.network.fresh_params(0))
-        config = self.network.model.config
-        return matrix_parameters(params), config.num_hidden_layers, config.hidden_size
+        return matrix_parameters(params), attention_width(params)
 
     @cached_property
     def peak(self) -> tuple[float | None, str]:
@@ -160,8 +162,16 @@ class Prepared:
         return self.peak[0]
 
 
-def plan_run(experiment: Experiment, network: Network, splits: dict[str, Split]) -> Prepared:
+def plan_run(
+    experiment: Experiment,
+    network: Network,
+    splits: dict[str, Split],
+    raw_config: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Plan all batches, and check what only now can be checked.
+
+    Args:
+        raw_config: config.json of what the run starts with.
 
     Raises:
         ConfigError: rows that do not divide over the mesh, or a metric that the task does not have.
@@ -193,4 +203,4 @@ def plan_run(experiment: Experiment, network: Network, splits: dict[str, Split])
         raise ConfigError(
             "`train.patience` needs a validation split; set `data.validation` or `data.holdout`"
         )
-    return Prepared(network, splits, plan)
+    return Prepared(network, splits, plan, raw_config or {})

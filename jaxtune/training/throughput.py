@@ -1,7 +1,8 @@
 """Model FLOP/s, and the share of the machine's peak that they are (MFU).
 
 The count is that of PaLM (Chowdhery et al. 2022, appendix B): six per matrix parameter and token,
-plus attention; recomputation, padding and embedding look-ups do not count as work.
+plus attention where there is any, over all pairs of tokens also where a mask hides half of them;
+recomputation, padding and embedding look-ups do not count as work.
 """
 
 from __future__ import annotations
@@ -44,14 +45,20 @@ def matrix_parameters(params: dict[str, Any]) -> int:
     )
 
 
-def training_flops(matrix_params: int, layers: int, width: int, lengths: np.ndarray) -> float:
+def attention_width(params: dict[str, Any]) -> int:
+    """Query features (heads times their size) of all attention layers together; 0 without attention."""
+    flat = flatten_dict(params["backbone"])
+    return sum(leaf.shape[-1] for path, leaf in flat.items() if path[-3:] == ("attention", "query", "kernel"))
+
+
+def training_flops(matrix_params: int, attention_width: int, lengths: np.ndarray) -> float:
     """FLOPs of one forward and backward pass over examples of the given lengths.
 
-    Attention is 12·L·D per pair of tokens: scores and mixing, forward (4) and backward (8).
+    Attention is 12 per query feature and pair of tokens: scores and mixing, forward (4) and backward (8).
     """
     tokens = float(np.sum(lengths, dtype=np.float64))
     pairs = float(np.sum(np.square(lengths, dtype=np.float64)))
-    return 6.0 * matrix_params * tokens + 12.0 * layers * width * pairs
+    return 6.0 * matrix_params * tokens + 12.0 * attention_width * pairs
 
 
 def peak_flops(devices: int, dtype: str) -> tuple[float | None, str]:

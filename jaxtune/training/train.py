@@ -10,10 +10,12 @@ import jax
 
 from jaxtune import files
 from jaxtune.config import Experiment, require_sources, validate
-from jaxtune.data.pipeline import load_splits
+from jaxtune.data.pipeline import Rows
 from jaxtune.errors import ConfigError, RunError
 from jaxtune.hub.description import Description, read_description, save_description
+from jaxtune.hub.new_models import is_new
 from jaxtune.hub.pretrained import load_pretrained
+from jaxtune.hub.start import describe_start
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import MetricsLog
 from jaxtune.persistence.provenance import collect_provenance, write_provenance
@@ -58,16 +60,17 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Run:
 def _prepare(experiment: Experiment, directory: RunDirectory, progress: Progress) -> tuple[Prepared, str]:
     """Everything up to the first compilation. The data is read before any device is touched, so that a
     mistake in it does not cost time on an accelerator."""
-    description = read_description(_base_or_source(directory, experiment))
+    rows = Rows(experiment.data)
+    description = _describe(experiment, directory, rows)
     check_fit(experiment, description)
-    splits = load_splits(experiment.data, make_task(experiment), description.tokenizer)
+    splits = rows.tokenize(make_task(experiment), description.tokenizer)
     for split in splits.values():
         progress.say(split.summary())
     experiment, reason = _resolve(experiment)
     directory.save_config(dataclasses.replace(experiment, resume="auto", overwrite=False))
     progress.say(f"precision: {experiment.model.precision}, {reason}")
     network = build_network(experiment, splits.task, description.tokenizer, description.config)
-    prepared = plan_run(experiment, network, splits)
+    prepared = plan_run(experiment, network, splits, description.raw_config)
     progress.say(f"plan: {prepared.plan.describe()}")
     return prepared, reason
 
@@ -93,8 +96,7 @@ def _train(
                 "start the same command again to go on from there"
             )
             return outcome.interrupted
-        raw_config = read_description(directory.file(BASE)).raw_config
-        finish(prepared, directory, checkpoints, outcome, raw_config, entry, progress)
+        finish(prepared, directory, checkpoints, outcome, entry, progress)
     return None
 
 
@@ -122,17 +124,20 @@ def _start_or_resume(
 
 
 def _fresh_state(prepared: Prepared, directory: RunDirectory, progress: Progress) -> TrainState:
-    """Parameters from the checkpoint that the experiment names, on the mesh."""
-    experiment, task = prepared.experiment, prepared.task
-    pretrained = load_pretrained(
-        experiment.model.source,
-        task.head,
-        labels=task.labels,
-        seed=experiment.train.seed,
-        new_head=experiment.model.new_head,
-    )
-    save_description(directory.file(BASE), pretrained)
-    state = prepared.initial_state(pretrained.params)
+    """Parameters from the checkpoint that the experiment names, or random ones, on the mesh."""
+    experiment, task, network = prepared.experiment, prepared.task, prepared.network
+    if is_new(experiment.model.source):
+        params = network.fresh_params(experiment.train.seed)
+    else:
+        params = load_pretrained(
+            experiment.model.source,
+            task.head,
+            labels=task.labels,
+            seed=experiment.train.seed,
+            new_head=experiment.model.new_head,
+        ).params
+    save_description(directory.file(BASE), network.pretrained(params, prepared.raw_config))
+    state = prepared.initial_state(params)
     progress.say(
         f"{count(state.trainable):,} parameters to train, on {prepared.network.mesh.size} "
         f"{jax.devices()[0].platform} device(s)"
@@ -147,11 +152,12 @@ def _resolve(experiment: Experiment) -> tuple[Experiment, str]:
     return dataclasses.replace(experiment, model=model), reason
 
 
-def _base_or_source(directory: RunDirectory, experiment: Experiment) -> str:
-    """Where config and tokenizer come from: the run's own copy once it has one."""
+def _describe(experiment: Experiment, directory: RunDirectory, rows: Rows) -> Description:
+    """Config and tokenizer: the run's own copy once it has one."""
     base = directory.file(BASE)
-    started = directory.has_checkpoints() and files.exists(files.join(base, "config.json"))
-    return base if started else experiment.model.source
+    if directory.has_checkpoints() and files.exists(files.join(base, "config.json")):
+        return read_description(base)
+    return describe_start(experiment.model, rows.texts)
 
 
 def check_fit(experiment: Experiment, description: Description) -> None:
@@ -169,12 +175,12 @@ def check_fit(experiment: Experiment, description: Description) -> None:
             f"tokenizer's {special} special tokens; expected at least {special + 1 + pair}"
         )
     longest = config.max_position_embeddings
-    if experiment.data.max_length > longest:
+    if longest is not None and experiment.data.max_length > longest:
         raise ConfigError(
             f"`data.max_length` is {experiment.data.max_length}, but the checkpoint has positions for {longest} tokens"
         )
     if len(tokenizer) > config.vocab_size:
         raise ConfigError(
-            f"the tokenizer of {experiment.model.source} has {len(tokenizer)} tokens, but the model's embedding "
-            f"only {config.vocab_size} rows; they do not belong together"
+            f"the tokenizer of {experiment.model.tokenizer or experiment.model.source} has {len(tokenizer)} tokens, but "
+            f"the model's embedding only {config.vocab_size} rows; they do not belong together"
         )

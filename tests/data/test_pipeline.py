@@ -9,7 +9,7 @@ import pytest
 
 from jaxtune.config import DataConfig
 from jaxtune.data.batches import build_batch, unpack
-from jaxtune.data.pipeline import load_splits
+from jaxtune.data.pipeline import Rows, load_splits
 from jaxtune.data.planning import plan_training
 from jaxtune.data.sources import open_source
 from jaxtune.data.splits import hash_text, places, rehash
@@ -62,6 +62,23 @@ def test_a_second_run_reads_the_cache_and_gets_the_same(tmp_path, word_task, mon
     for name in first:
         assert np.array_equal(first[name].examples.tokens, second[name].examples.tokens)
         assert first[name].summary() == second[name].summary()
+
+
+def test_the_texts_of_the_training_rows_come_in_order_before_anything_is_tokenised(tmp_path, word_task):
+    config = DataConfig(train=f"jsonl:{write(tmp_path / 'a.jsonl', ROWS)}", limit=50)
+    rows = Rows(config)
+    found = list(rows.texts())
+    assert found == texts(rows.tokenize(word_task, None)["train"]) == list(Rows(config).texts())
+    assert len(found) == 50
+
+
+def test_what_is_no_text_is_left_out_of_the_texts(tmp_path):
+    odd = ["{oops", {"text": None, "b": "two"}, {"text": 3, "b": "x\ud800y"}, {"text": "one", "b": "four"}]
+    rows = [{"label": i % 2, **row} if isinstance(row, dict) else row for i, row in enumerate(odd)]
+    config = DataConfig(
+        train=f"jsonl:{write(tmp_path / 'a.jsonl', rows)}", text_pair="b", holdout=(0.0, 0.0), on_error="skip"
+    )
+    assert list(Rows(config).texts()) == ["two", "x?y", "one", "four"]
 
 
 def test_changed_data_is_seen(tmp_path, word_task):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.pretrained import head_of, load_pretrained, read_config
+from jaxtune.hub.model_config import head_of, read_config
+from jaxtune.hub.pretrained import load_pretrained
 from jaxtune.hub.saving import save_pretrained
 
 IDS = [[2, 8, 9, 3, 0], [2, 10, 11, 12, 3]]
@@ -93,7 +94,7 @@ def test_labels_without_any_are_hugging_faces_default(make_checkpoint):
     [
         ({}, None),
         ({"architectures": ["BertModel"]}, None),
-        ({"architectures": ["BertForMaskedLM"]}, None),
+        ({"architectures": ["BertForMaskedLM"]}, "mlm"),
         ({"architectures": ["BertForSequenceClassification"]}, "classification"),
         ({"architectures": ["BertForSequenceClassification"], "num_labels": 1}, "regression"),
         ({"architectures": ["BertForSequenceClassification"], "id2label": {"0": "x"}}, "regression"),

@@ -132,7 +132,7 @@ def test_a_save_that_fails_leaves_nothing(model, tmp_path, monkeypatch):
 
     save_pretrained(tmp_path / "old", model)
     before = {p.name: p.read_bytes() for p in (tmp_path / "old").iterdir()}
-    monkeypatch.setattr(saving, "write_weights", full)
+    monkeypatch.setattr(saving, "write_safetensors", full)
     for name, overwrite in (("new", False), ("old", True)):
         with pytest.raises(RunError, match="No space left"):
             save_pretrained(tmp_path / name, model, overwrite=overwrite)

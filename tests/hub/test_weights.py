@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.weights import expected_shapes, read_weights, write_weights
+from jaxtune.hub.exporting import Export
+from jaxtune.hub.matching import expected_shapes
+from jaxtune.hub.weights import read_weights
+from jaxtune.hub.writing import write_safetensors
 from jaxtune.models.bert import BertConfig
 from jaxtune.models.layer_stack import stack_layers
 
@@ -21,6 +24,11 @@ from jaxtune.models.layer_stack import stack_layers
 @pytest.fixture
 def config(tiny_config):
     return BertConfig.from_hf(tiny_config)
+
+
+def write_weights(folder, params, config, head, num_labels=1):
+    folder.mkdir(exist_ok=True)
+    write_safetensors(folder, Export(params, config, head, num_labels).modern(), {"format": "pt"})
 
 
 def flat(tree, prefix=""):
@@ -245,6 +253,106 @@ def test_damaged_or_lying_safetensors_are_named(make_checkpoint, config, damage)
         read_weights(file.parent, config)
 
 
+def with_header(data, change):
+    """The same bytes under a changed header."""
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    encoded = json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded)) + encoded + data[8 + size :]
+
+
+def shift(name, by):
+    def change(header):
+        header[name]["data_offsets"] = [offset + by for offset in header[name]["data_offsets"]]
+
+    return change
+
+
+def last(header):
+    return max((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (shift("pooler.dense.bias", -4), r"tensor \S+ overlaps the one before it"),
+        (shift("pooler.dense.bias", 4), r"tensor \S+ (leaves a gap|overlaps)"),
+        (shift("pooler.dense.bias", 1 << 40), r"tensor \S+ leaves a gap"),
+        (
+            lambda h: h[last(h)].update(shape=[2, 16], data_offsets=[h[last(h)]["data_offsets"][0]] * 2),
+            "which is not 0 bytes",
+        ),
+        (
+            lambda h: h["pooler.dense.bias"].update(dtype="F16"),
+            r"tensor pooler\.dense\.bias is F16 \[16\], which is not 64 bytes",
+        ),
+        (lambda h: h["pooler.dense.bias"].update(shape=[-16]), r"tensor pooler\.dense\.bias has .*-16"),
+        (lambda h: h["pooler.dense.bias"].update(shape=[16.0]), r"tensor pooler\.dense\.bias has"),
+        (lambda h: h["pooler.dense.bias"].pop("dtype"), r"tensor pooler\.dense\.bias has no dtype"),
+        (lambda h: h.update(__metadata__=[1]), "__metadata__ is no object"),
+        (lambda h: h.pop(last(h)), "the header describes"),
+    ],
+)
+def test_what_lies_in_a_header_is_named(make_checkpoint, config, change, match):
+    file = make_checkpoint() / "model.safetensors"
+    file.write_bytes(with_header(file.read_bytes(), change))
+    with pytest.raises(
+        WeightsError, match=rf"model\.safetensors is not a sound safetensors file \(.*{match}"
+    ):
+        read_weights(file.parent, config)
+
+
+def test_a_header_that_names_a_tensor_twice_is_refused(make_checkpoint, config):
+    file = make_checkpoint() / "model.safetensors"
+    data = file.read_bytes()
+    size = struct.unpack("<Q", data[:8])[0]
+    header = data[8 : 8 + size].replace(b"pooler.dense.weight", b"query.dense.weight")
+    entry = b',"query.dense.weight":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = header.rstrip()[:-1] + entry + b"}"
+    file.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + size :])
+    with pytest.raises(WeightsError, match="names something twice"):
+        read_weights(file.parent, config)
+
+
+def test_a_tensor_that_the_index_promises_and_no_shard_has(make_checkpoint, make_tensors, config):
+    folder = make_checkpoint(tensors=None)
+    shard(folder, make_tensors())
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    index["weight_map"]["pooler.dense.extra"] = "model-00002-of-00002.safetensors"
+    file.write_text(json.dumps(index))
+    match = r"model-00002-of-00002\.safetensors lacks pooler\.dense\.extra, which model\.safetensors\.index\.json says"
+    with pytest.raises(WeightsError, match=match):
+        read_weights(folder, config)
+
+
+def test_a_tensor_in_another_shard_than_the_index_says(make_checkpoint, make_tensors, config):
+    folder = make_checkpoint(tensors=None)
+    shard(folder, make_tensors())
+    file = folder / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    here = index["weight_map"]["pooler.dense.bias"]
+    there = next(name for name in index["weight_map"].values() if name != here)
+    index["weight_map"]["pooler.dense.bias"] = there
+    file.write_text(json.dumps(index))
+    with pytest.raises(WeightsError, match=rf"{there} lacks pooler\.dense\.bias"):
+        read_weights(folder, config)
+
+
+def test_a_tensor_in_two_shards_is_refused(make_checkpoint, make_tensors, config):
+    folder = make_checkpoint(tensors=None)
+    shard(folder, make_tensors())
+    file = folder / "model-00002-of-00002.safetensors"
+    save_file(load_file(file) | {"pooler.dense.bias": np.zeros(16, np.float32)}, file)
+    other = folder / "model-00001-of-00002.safetensors"
+    save_file(load_file(other) | {"pooler.dense.bias": np.zeros(16, np.float32)}, other)
+    with pytest.raises(
+        WeightsError, match=r"00002\.safetensors: tensor pooler\.dense\.bias is also in model-00001"
+    ):
+        read_weights(folder, config)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_is_an_error_of_ours_or_changes_only_numbers(
@@ -272,8 +380,8 @@ def test_the_round_trip_is_bit_exact(make_checkpoint, make_tensors, config, tmp_
     labels = 3 if head else 0
     tensors = make_tensors(prefix="bert." if head else "", labels=labels)
     params, _ = read_weights(make_checkpoint(tensors=tensors), config, head, labels)
-    write_weights(tmp_path / "out.safetensors", stack_layers(params) if stacked else params, config, head)
-    written = load_file(tmp_path / "out.safetensors")
+    write_weights(tmp_path / "out", stack_layers(params) if stacked else params, config, head)
+    written = load_file(tmp_path / "out" / "model.safetensors")
     assert written.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(written[name], tensor)
@@ -282,7 +390,7 @@ def test_the_round_trip_is_bit_exact(make_checkpoint, make_tensors, config, tmp_
 def test_bfloat16_parameters_are_written_as_such(make_checkpoint, config, tmp_path):
     params, _ = read_weights(make_checkpoint(), config)
     half = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), params)
-    write_weights(tmp_path / "model.safetensors", half, config, None)
+    write_weights(tmp_path, half, config, None)
     again, _ = read_weights(tmp_path, config)
     assert same(again, jax.tree.map(lambda leaf: leaf.astype(np.float32), half))
 
@@ -290,7 +398,7 @@ def test_bfloat16_parameters_are_written_as_such(make_checkpoint, config, tmp_pa
 def test_parameters_of_another_model_are_refused(make_checkpoint, config, tmp_path):
     params, _ = read_weights(make_checkpoint(), config)
     with pytest.raises(WeightsError, match="no head/classifier/kernel"):
-        write_weights(tmp_path / "out.safetensors", params, config, "classification")
+        write_weights(tmp_path, params, config, "classification")
 
 
 def test_reading_and_writing_hold_no_second_copy(tmp_path, tiny_config):
@@ -308,7 +416,7 @@ def test_reading_and_writing_hold_no_second_copy(tmp_path, tiny_config):
     largest = max(leaf.nbytes for _, leaf in flat(fresh))
     tracemalloc.start()
     try:
-        write_weights(tmp_path / "model.safetensors", fresh, config, None)
+        write_weights(tmp_path, fresh, config, None)
         writing = tracemalloc.get_traced_memory()[1]
         tracemalloc.reset_peak()
         read_weights(tmp_path, config)

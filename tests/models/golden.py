@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxtune.models.bert import BertConfig, weight_map
-from jaxtune.models.heads import build_model, head_weight_map
+from jaxtune.models.bert import BERT, BertConfig, weight_map
 from jaxtune.models.layers import Policy
+from jaxtune.models.model import build_model
 
 FOLDER = Path(__file__).parents[1] / "goldens"
 FLOAT32 = Policy(matmul_precision="highest")
@@ -57,7 +57,7 @@ def from_torch(weights: Mapping[str, np.ndarray], config: BertConfig) -> dict[st
     flat = {}
     for part, prefix, entries in (
         ("backbone", "bert.", weight_map(config)),
-        ("head", "", head_weight_map("classification")),
+        ("head", "", BERT.heads["classification"].weight_map(config)),
     ):
         for entry in entries:
             array = weights[prefix + entry.hf]
@@ -75,7 +75,7 @@ def to_torch(params: Mapping[str, Any], config: BertConfig) -> dict[str, np.ndar
     named = {}
     for part, prefix, entries in (
         ("backbone", "bert.", weight_map(config)),
-        ("head", "", head_weight_map("classification")),
+        ("head", "", BERT.heads["classification"].weight_map(config)),
     ):
         for entry in entries:
             array = np.asarray(flat[f"{part}/{entry.path}"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxtune.models.bert import BertConfig
-from jaxtune.models.heads import build_model, init_params
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy, dropout_key
+from jaxtune.models.model import build_model, init_params
 from tests.models.golden import FLOAT32, Golden, check_gradients, loss_and_gradient, to_torch
 
 CLOSE = 2e-5
@@ -136,7 +136,9 @@ def test_options_that_change_the_network_are_refused_by_name(option, value):
 
 
 def test_heads_are_checked():
-    with pytest.raises(ValueError, match="unknown head 'poetry'; expected one of classification, regression"):
+    with pytest.raises(
+        ValueError, match="unknown head 'poetry' for bert; expected one of classification, regression"
+    ):
         build_model(BertConfig(), "poetry", 2)
     with pytest.raises(ValueError, match="at least one output"):
         build_model(BertConfig(), "classification", 0)

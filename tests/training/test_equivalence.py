@@ -13,9 +13,9 @@ from jaxtune.data.batches import build_batch
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import StepPlan
 from jaxtune.models.bert import BertConfig
-from jaxtune.models.heads import build_model, init_params
 from jaxtune.models.layer_stack import stack_layers, unstack_layers
 from jaxtune.models.layers import Policy
+from jaxtune.models.model import build_model, init_params
 from jaxtune.parallel.mesh import batch_sharding, make_mesh, put_batch, replicated
 from jaxtune.tasks.registry import make_task
 from jaxtune.training.optimizers import make_optimizer, make_schedule

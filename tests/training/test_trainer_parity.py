@@ -15,7 +15,7 @@ from jaxtune.config import Experiment, OptimConfig
 from jaxtune.data.batches import build_batch
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import StepPlan
-from jaxtune.models.heads import build_model
+from jaxtune.models.model import build_model
 from jaxtune.tasks.registry import make_task
 from jaxtune.training import optimizers
 from jaxtune.training.optimizers import make_optimizer, make_schedule
