@@ -23,7 +23,7 @@ from typing import Any
 
 import jaxtune
 from jaxtune.data.pipeline import load_splits
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.tokenizers import load_tokenizer
 from jaxtune.persistence.provenance import machine, versions
 from jaxtune.reports.tables import markdown_table

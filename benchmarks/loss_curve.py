@@ -35,7 +35,7 @@ from jaxtune.data.examples import Examples
 from jaxtune.data.loader import Batches
 from jaxtune.data.pipeline import Splits, load_splits
 from jaxtune.data.planning import StepPlan
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.pretrained import Pretrained, load_pretrained
 from jaxtune.hub.tokenizers import load_tokenizer
 from jaxtune.parallel.mesh import check_rows, put_batch

@@ -243,7 +243,7 @@ def test_the_table_of_families_is_the_registry():
 def test_the_page_on_adding_a_family_shows_what_is_there():
     """And that a variant of Llama is a matter of few lines."""
     sources = [
-        "jaxtune/models/smollm3.py",
+        "jaxtune/models/families/smollm3.py",
         "tests/models/family_cases_decoders.py",
         "jaxtune/models/registry.py",
     ]

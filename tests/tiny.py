@@ -15,7 +15,7 @@ from transformers import BertTokenizerFast
 from jaxtune.config import DataConfig, Experiment, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from jaxtune.hub.pretrained import Pretrained
 from jaxtune.hub.saving import save_pretrained
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.families.bert import BertConfig
 from jaxtune.models.model import build_model, init_params
 from jaxtune.training.window import TIMES
 

@@ -76,7 +76,7 @@ class Examples:
 
         A sound folder that is already there is kept: another process wrote the same examples.
         """
-        from jaxtune.hub.cache import discard, locked, publish
+        from jaxtune.hub.fetching.cache import discard, locked, publish
 
         with locked(folder):
             if self.load(folder):

@@ -39,7 +39,7 @@ def scan(records: Records, text: str, text_pair: str | None, label: str) -> Scan
       text_pair: column of the second text, if any.
       label: column of the label.
     """
-    from jaxtune.hub.cache import cache_dir, locked, publish
+    from jaxtune.hub.fetching.cache import cache_dir, locked, publish
 
     key = fingerprint_of([_VERSION, records.fingerprint, repr((text, text_pair, label))])
     target = cache_dir() / "scans" / f"{key}.npz"

@@ -128,7 +128,7 @@ def _hub(name: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
 
 
 def _files(kind: str, rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
-    from jaxtune.hub.locate import locate
+    from jaxtune.hub.fetching.locate import locate
 
     if not rest:
         raise SourceError(f"{spec!r}: expected a path after {kind}:")

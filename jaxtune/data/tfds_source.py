@@ -146,7 +146,7 @@ def _plain(value: Any) -> Any:
 
 def _data_dirs() -> list[Path]:
     """Folders of prepared data sets. New ones go into the first."""
-    from jaxtune.hub.cache import cache_dir
+    from jaxtune.hub.fetching.cache import cache_dir
 
     own = [Path(os.environ["TFDS_DATA_DIR"]).expanduser()] if os.environ.get("TFDS_DATA_DIR") else []
     return [*own, cache_dir() / "tfds", Path.home() / "tensorflow_datasets"]
@@ -216,7 +216,7 @@ def _prepare(name: str) -> Path:
     """Prepare a data set as ArrayRecord: one process at a time, and all of it or nothing."""
     import tensorflow_datasets as tfds
 
-    from jaxtune.hub.cache import locked
+    from jaxtune.hub.fetching.cache import locked
 
     data_dir = _data_dirs()[0]
     builder = _builder(name, data_dir)

@@ -73,7 +73,7 @@ def tokenize_records(
     Raises:
       DataError: a bad row with ``on_error="stop"``, or no good row at all.
     """
-    from jaxtune.hub.cache import cache_dir
+    from jaxtune.hub.fetching.cache import cache_dir
 
     wanted = repr((task, labelled, source_names))
     key = fingerprint_of([_VERSION, records.fingerprint, wanted, _fingerprint(tokenizer)])

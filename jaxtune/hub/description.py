@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune import files
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.model_config import check_vocabulary, head_of, labels_of, parse_config, read_config
 from jaxtune.hub.pretrained import Pretrained
 from jaxtune.hub.saving import hf_config

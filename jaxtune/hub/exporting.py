@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from jaxtune.errors import WeightsError
-from jaxtune.hub.leaves import CHUNK_BYTES, row_chunks
 from jaxtune.hub.matching import Place, entries_of, expected_shapes, file_shape, match
-from jaxtune.hub.safetensors_file import FLOAT_NAMES, FLOATS, Slot
-from jaxtune.hub.tensors import Stored, Tensors
+from jaxtune.hub.tensor_files.leaves import CHUNK_BYTES, row_chunks
+from jaxtune.hub.tensor_files.safetensors_file import FLOAT_NAMES, FLOATS, Slot
+from jaxtune.hub.tensor_files.tensors import Stored, Tensors
 from jaxtune.hub.weights import find
 from jaxtune.hub.writing import Output
 from jaxtune.models.registry import family_of_config

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from jaxtune.errors import WeightsError
-from jaxtune.hub.leaves import Leaf, row_chunks
-from jaxtune.hub.tensors import Tensors
+from jaxtune.hub.tensor_files.leaves import Leaf, row_chunks
+from jaxtune.hub.tensor_files.tensors import Tensors
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import family_of_config
 from jaxtune.models.weight_map import OLD_NAMES, WeightEntry

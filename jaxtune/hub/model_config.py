@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.formats import is_gguf
+from jaxtune.hub.tensor_files.formats import is_gguf
 from jaxtune.models.model import LABELLED
 from jaxtune.models.registry import family_of
 
@@ -24,7 +24,7 @@ def read_config(source: Path) -> dict[str, Any]:
         WeightsError: a GGUF file that is damaged or of an unknown architecture.
     """
     if is_gguf(source):
-        from jaxtune.hub.gguf_config import config_of_gguf
+        from jaxtune.hub.tensor_files.gguf_config import config_of_gguf
 
         return config_of_gguf(source)
     path = source / "config.json"

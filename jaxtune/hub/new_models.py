@@ -12,11 +12,11 @@ from typing import Any
 
 from jaxtune.errors import ConfigError, SourceError, WeightsError
 from jaxtune.hub.model_config import parse_config, read_config
-from jaxtune.models.bilstm import BiLSTMConfig
+from jaxtune.models.families.bilstm import BiLSTMConfig
+from jaxtune.models.families.textcnn import TextCNNConfig
+from jaxtune.models.families.transformer import SIZES as TRANSFORMER_SIZES
+from jaxtune.models.families.transformer import TransformerConfig
 from jaxtune.models.registry import family_of
-from jaxtune.models.textcnn import TextCNNConfig
-from jaxtune.models.transformer import SIZES as TRANSFORMER_SIZES
-from jaxtune.models.transformer import TransformerConfig
 
 NEW = "new:"
 _OF_WEIGHTS = (

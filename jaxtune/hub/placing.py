@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from jaxtune.hub.leaves import Index, Readable
+from jaxtune.hub.tensor_files.leaves import Index, Readable
 
 ShardingOf = Callable[[str, tuple[int, ...]], Sharding]
 """``(path, shape)`` of a parameter → where it goes."""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.matching import expected_shapes
 from jaxtune.hub.model_config import (
     check_vocabulary,

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtune import files
 from jaxtune.errors import RunError, SourceError
-from jaxtune.hub.cache import discard, flush, publish
 from jaxtune.hub.exporting import EXPORT_DTYPES, Export
-from jaxtune.hub.formats import FLAX, FLAX_INDEX, SAFETENSORS_INDEX, is_gguf
-from jaxtune.hub.safetensors_file import FLOATS
+from jaxtune.hub.fetching.cache import discard, flush, publish
 from jaxtune.hub.side_files import copy_side_files
-from jaxtune.hub.tensors import Tensors, open_tensors
+from jaxtune.hub.tensor_files.formats import FLAX, FLAX_INDEX, SAFETENSORS_INDEX, is_gguf
+from jaxtune.hub.tensor_files.safetensors_file import FLOATS
+from jaxtune.hub.tensor_files.tensors import Tensors, open_tensors
 from jaxtune.hub.weights import some
 from jaxtune.hub.writing import MAX_SHARD_SIZE, Output, write_safetensors
 from jaxtune.models.registry import family_of_config

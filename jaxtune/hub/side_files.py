@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxtune.hub.formats import FLAX_INDEX, SAFETENSORS_INDEX, is_pickle
+from jaxtune.hub.tensor_files.formats import FLAX_INDEX, SAFETENSORS_INDEX, is_pickle
 
 _KEPT = (".json", ".txt", ".jinja", ".model", ".md", ".spm", ".bpe", ".codes", ".tiktoken", ".vocab")
 _NOT_KEPT = ("config.json", SAFETENSORS_INDEX, FLAX_INDEX)

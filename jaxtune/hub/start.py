@@ -10,7 +10,7 @@ from typing import Any
 from jaxtune.config import ModelConfig
 from jaxtune.errors import ConfigError
 from jaxtune.hub.description import Description, read_description
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.model_config import parse_config, read_config
 from jaxtune.hub.new_models import config_folder, is_new, new_config
 from jaxtune.hub.tokenizer_building import Recipe, build_tokenizer

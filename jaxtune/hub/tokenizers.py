@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.formats import is_gguf
+from jaxtune.hub.tensor_files.formats import is_gguf
 
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model")
 
@@ -21,7 +21,7 @@ def load_tokenizer(folder: Path) -> Any:
     # Its advice to install torch would puzzle a reader: nothing here needs it.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     if is_gguf(folder):
-        from jaxtune.hub.gguf_tokenizer import tokenizer_of_gguf
+        from jaxtune.hub.tensor_files.gguf_tokenizer import tokenizer_of_gguf
 
         return tokenizer_of_gguf(folder)
     if not any((folder / name).is_file() for name in _FILES):

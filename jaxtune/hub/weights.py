@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from jaxtune.errors import WeightsError
-from jaxtune.hub.leaves import Leaf, Readable, Stack
 from jaxtune.hub.matching import Place, differing_ties, expected_shapes, leaf_of, match
-from jaxtune.hub.tensors import open_tensors
+from jaxtune.hub.tensor_files.leaves import Leaf, Readable, Stack
+from jaxtune.hub.tensor_files.tensors import open_tensors
 from jaxtune.models.registry import family_of_config
 
 logger = logging.getLogger(__name__)

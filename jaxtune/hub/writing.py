@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtune.hub.formats import SAFETENSORS, SAFETENSORS_INDEX
+from jaxtune.hub.tensor_files.formats import SAFETENSORS, SAFETENSORS_INDEX
 
 MAX_SHARD_SIZE = 5_000_000_000
 

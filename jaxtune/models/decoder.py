@@ -15,15 +15,15 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.attention import Attention
 from jaxtune.models.cache import Cache, empty_cache
+from jaxtune.models.causal import CausalBackbone, next_word_head
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, SequenceHead, WordHead, sequence_heads
+from jaxtune.models.heads import SequenceHead, sequence_heads
 from jaxtune.models.layer_stack import layer_stack, of_layer
-from jaxtune.models.layers import ACTIVATIONS, DropoutKey, Embedding, Linear, Policy, RMSNorm
-from jaxtune.models.multi_head import MultiHeadAttention, Sight, next_tokens, whole_rows
+from jaxtune.models.layers import ACTIVATIONS, Embedding, Linear, Policy, RMSNorm
+from jaxtune.models.multi_head import MultiHeadAttention, Sight
 from jaxtune.models.rotary import Rotary, angles
-from jaxtune.models.rows import last_tokens, row_positions
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
 HIDDEN_AXES = ("batch", "sequence", "embed")
@@ -164,14 +164,8 @@ class DecoderLayer(nn.Module):
         return project(c.hidden_size, "mlp_down")(gate * project(c.intermediate_size, "mlp_up")(x))
 
 
-class DecoderModel(nn.Module):
+class DecoderModel(CausalBackbone):
     """Word embeddings, the layer stack, and a last norm."""
-
-    config: DecoderConfig
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
@@ -185,29 +179,6 @@ class DecoderModel(nn.Module):
         )
         self.norm = RMSNorm(c.rms_norm_eps, self.policy, c.norm_offset)
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
-    ) -> Float[Array, "B S D"]:
-        """Last hidden states; ``token_types`` are not used."""
-        return self._run(tokens, row_positions(tokens, positions), whole_rows(segment_ids, key), None)[0]
-
-    def extend(
-        self,
-        tokens: Int[Array, "B S"],
-        segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"],
-        cache: Cache,
-    ) -> tuple[Float[Array, "B S D"], Cache]:
-        """Hidden states of the next S tokens, and the cache that holds them too."""
-        sight, cache = next_tokens(cache, segment_ids)
-        hidden, layers = self._run(tokens, positions, sight, cache.layers)
-        return hidden, cache.replace(layers=layers)  # type: ignore[attr-defined]
-
     def _run(
         self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], sight: Sight, caches: Any
     ) -> tuple[Float[Array, "B S D"], Any]:
@@ -220,20 +191,6 @@ class DecoderModel(nn.Module):
         context = DecoderContext(sight, tuple(cos for cos, _ in turns), tuple(sin for _, sin in turns))
         x, caches = self.layers(x, jnp.arange(c.num_hidden_layers), caches, context)
         return self.norm(x), caches
-
-    def pool(
-        self,
-        hidden: Float[Array, "B S D"],
-        segment_ids: Int[Array, "B S"],
-        starts: Int[Array, "B N"] | None,
-    ) -> Float[Array, "B N D"]:
-        """The last token of each example: the only one that has seen all of it."""
-        return last_tokens(hidden, segment_ids, starts)
-
-    @property
-    def table(self) -> Float[Array, "P D"]:
-        """Word embeddings."""
-        return self.word.table
 
 
 def weight_map(config: DecoderConfig) -> tuple[WeightEntry, ...]:
@@ -311,22 +268,6 @@ def decoder_family(model_type: str, config_class: Any, name: str, text_name: str
         text_name: that of the other classes, where they have another (Gemma3TextModel).
     """
 
-    def words(config: DecoderConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
-        c = config
-        return WordHead(
-            c.vocab_size,
-            c.hidden_size,
-            c.initializer_range,
-            policy,
-            tied=c.tie_word_embeddings,
-            soft_cap=c.final_soft_cap,
-            name=name,
-        )
-
-    def word_map(config: DecoderConfig) -> tuple[WeightEntry, ...]:
-        own = WeightEntry("lm_head.weight", "lm_head/embedding", "pad_rows")
-        return () if config.tie_word_embeddings else (own,)
-
     def sequence(config: DecoderConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
         return SequenceHead(num_labels, 0.0, config.initializer_range, policy, use_bias=False, name=name)
 
@@ -343,7 +284,7 @@ def decoder_family(model_type: str, config_class: Any, name: str, text_name: str
         prefix="model.",
         base_architecture=f"{text_name or name}Model",
         heads={
-            "causal_lm": Head(f"{name}ForCausalLM", words, word_map),
+            "causal_lm": next_word_head(f"{name}ForCausalLM"),
             **sequence_heads(
                 f"{text_name or name}ForSequenceClassification",
                 sequence,

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtune.models.bart import BART, MBART
-from jaxtune.models.bert import BERT
-from jaxtune.models.bilstm import BILSTM
-from jaxtune.models.deberta_v2 import DEBERTA_V2
-from jaxtune.models.distilbert import DISTILBERT
-from jaxtune.models.electra import ELECTRA
+from jaxtune.models.families.bart import BART, MBART
+from jaxtune.models.families.bert import BERT
+from jaxtune.models.families.bilstm import BILSTM
+from jaxtune.models.families.deberta_v2 import DEBERTA_V2
+from jaxtune.models.families.distilbert import DISTILBERT
+from jaxtune.models.families.electra import ELECTRA
+from jaxtune.models.families.gemma2 import GEMMA2
+from jaxtune.models.families.gemma3 import GEMMA3
+from jaxtune.models.families.gpt2 import GPT2
+from jaxtune.models.families.llama import LLAMA
+from jaxtune.models.families.marian import MARIAN, PEGASUS
+from jaxtune.models.families.mistral import MISTRAL
+from jaxtune.models.families.modernbert import MODERNBERT
+from jaxtune.models.families.qwen2 import QWEN2
+from jaxtune.models.families.qwen3 import QWEN3
+from jaxtune.models.families.roberta import ROBERTA, XLM_ROBERTA
+from jaxtune.models.families.smollm3 import SMOLLM3
+from jaxtune.models.families.t5 import MT5, T5
+from jaxtune.models.families.textcnn import TEXTCNN
+from jaxtune.models.families.transformer import TRANSFORMER
 from jaxtune.models.family import Family
-from jaxtune.models.gemma2 import GEMMA2
-from jaxtune.models.gemma3 import GEMMA3
-from jaxtune.models.gpt2 import GPT2
-from jaxtune.models.llama import LLAMA
-from jaxtune.models.marian import MARIAN, PEGASUS
-from jaxtune.models.mistral import MISTRAL
-from jaxtune.models.modernbert import MODERNBERT
-from jaxtune.models.qwen2 import QWEN2
-from jaxtune.models.qwen3 import QWEN3
-from jaxtune.models.roberta import ROBERTA, XLM_ROBERTA
-from jaxtune.models.smollm3 import SMOLLM3
-from jaxtune.models.t5 import MT5, T5
-from jaxtune.models.textcnn import TEXTCNN
-from jaxtune.models.transformer import TRANSFORMER
 
 _ALL = (
     BERT,

@@ -194,7 +194,7 @@ def locked(path: str) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
-    from jaxtune.hub.cache import cache_dir
+    from jaxtune.hub.fetching.cache import cache_dir
 
     key = hashlib.sha256(files.absolute(path).encode()).hexdigest()[:32]
     files.make_dirs(str(cache_dir() / "runs"))

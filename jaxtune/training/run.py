@@ -17,8 +17,8 @@ from jaxtune.data.records import Records
 from jaxtune.data.sources import open_source
 from jaxtune.data.tokenizing import tokenize_records
 from jaxtune.errors import DataError, RunError
-from jaxtune.hub.cache import cache_dir
 from jaxtune.hub.description import Description, read_description
+from jaxtune.hub.fetching.cache import cache_dir
 from jaxtune.hub.pretrained import Pretrained, load_pretrained
 from jaxtune.hub.saving import save_pretrained
 from jaxtune.persistence.checkpoints import Checkpoints

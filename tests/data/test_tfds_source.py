@@ -42,7 +42,7 @@ def vader(tmp_path, monkeypatch):
         asked.append(source)
         return folder / source.removeprefix(SOURCE)
 
-    monkeypatch.setattr("jaxtune.hub.locate.locate", locate)
+    monkeypatch.setattr("jaxtune.hub.fetching.locate.locate", locate)
     return asked
 
 
@@ -95,7 +95,7 @@ def test_half_prepared_folders_are_not_trusted(vader, cache):
 @pytest.mark.slow
 def test_two_processes_prepare_the_same_data_once(vader, cache, tmp_path):
     script = (
-        "import sys, jaxtune.hub.locate as l; from pathlib import Path\n"
+        "import sys, jaxtune.hub.fetching.locate as l; from pathlib import Path\n"
         "l.locate = lambda s, **k: Path(sys.argv[1]) / s.rsplit('/', 1)[1]\n"
         "from jaxtune.data.sources import open_source\n"
         "print(open_source('tfds:vader_icwsm2014/movie', 'train').fingerprint)\n"

@@ -8,7 +8,7 @@ import pytest
 import jaxtune
 from tests.sources import SMOLLM2
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 TEXTS = [
     "The capital of France is Paris, which lies on the Seine.",

@@ -13,7 +13,7 @@ from jaxtune.generation import text as text_module
 from jaxtune.generation.reading import Decoder, Reader
 from jaxtune.generation.settings import GenerationSettings, settings_for
 from jaxtune.generation.text import generate_texts
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.families.bert import BertConfig
 from jaxtune.models.model import build_model
 from tests.generation.tiny_models import (
     CONFIG,

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as token_models
 from transformers import PreTrainedTokenizerFast
 
-from jaxtune.models.gpt2 import GPT2Config
+from jaxtune.models.families.gpt2 import GPT2Config
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import FAMILIES
 from tests.models.family_cases_all import CASES

@@ -121,7 +121,7 @@ def cache(tmp_path, monkeypatch):
     """A private cache, no waiting between attempts, and no package index but the test's own."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("JAXTUNE_CACHE", str(folder))
-    monkeypatch.setattr("jaxtune.hub.downloads.PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("jaxtune.hub.fetching.downloads.PAUSE_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
     return folder
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtune.errors import SourceError
-from jaxtune.hub import archives
-from jaxtune.hub.archives import open_archive
+from jaxtune.hub.fetching import archives
+from jaxtune.hub.fetching.archives import open_archive
 
 
 def make_zip(path, members):

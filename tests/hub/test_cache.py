@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.cache import cache_dir, locked, publish
+from jaxtune.hub.fetching.cache import cache_dir, locked, publish
 
 
 def test_the_variable_names_the_folder(monkeypatch, tmp_path):
@@ -55,7 +55,7 @@ def test_a_killed_holder_frees_the_lock(tmp_path, python):
     code = """
 import sys, time
 from pathlib import Path
-from jaxtune.hub.cache import locked
+from jaxtune.hub.fetching.cache import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.downloads import download, redact
+from jaxtune.hub.fetching.downloads import download, redact
 
 DATA = bytes(range(256)) * 400
 
@@ -61,7 +61,7 @@ def test_a_leftover_is_not_taken_up_without_a_digest(server, tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from jaxtune.hub.downloads import download
+from jaxtune.hub.fetching.downloads import download
 print(download(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3]))
 """
 
@@ -101,7 +101,7 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from jaxtune.errors import SourceError
-from jaxtune.hub.downloads import download
+from jaxtune.hub.fetching.downloads import download
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
     download(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])

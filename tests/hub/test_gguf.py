@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from jaxtune.errors import SourceError, WeightsError
 from jaxtune.hub.description import read_description
-from jaxtune.hub.gguf_file import open_gguf
-from jaxtune.hub.gguf_tensors import GgufTensors
 from jaxtune.hub.model_config import read_config
 from jaxtune.hub.pretrained import load_pretrained
 from jaxtune.hub.saving import save_pretrained
+from jaxtune.hub.tensor_files.gguf_file import open_gguf
+from jaxtune.hub.tensor_files.gguf_tensors import GgufTensors
 from jaxtune.hub.tokenizers import load_tokenizer
 from tests.hub.families import GPT2, LLAMA, tensors_of, write_family
 from tests.hub.gguf_files import BYTE_LEVEL, write_gguf
@@ -187,6 +187,10 @@ def test_an_architecture_that_is_not_supported_lists_those_that_are(tmp_path):
         ({"llama.rope.scaling.type": "longrope"}, r"rope\.scaling\.type='longrope' is not supported"),
         ({"llama.rope.scaling.type": "linear"}, r"lacks llama\.rope\.scaling\.factor"),
         ({"split.count": 3}, r"one of 3 parts"),
+        (
+            {"llama.attention.key_length": 1 << 30},
+            r"4 heads of 1073741824 are \d+ rows, and blk\.0\.attn_q\.weight has 16",
+        ),
         (
             {"llama.block_count": 1 << 24},
             r"llama\.block_count is 16777216, and the layers of its tensors say 2",

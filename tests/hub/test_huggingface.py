@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.huggingface import parse_hub_id
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.huggingface import parse_hub_id
+from jaxtune.hub.fetching.locate import locate
 
 SHA = "a" * 40
 SAFE = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights", "tokenizer.json": b"{}"}

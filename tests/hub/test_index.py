@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.index import PYPI, IndexFile, index_urls, list_files, normalise, version_of
+from jaxtune.hub.fetching.index import PYPI, IndexFile, index_urls, list_files, normalise, version_of
 
 VARIABLES = ("JAXTUNE_PYPI_INDEX", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL")
 

@@ -7,7 +7,7 @@ import pytest
 
 from jaxtune import files
 from jaxtune.errors import SourceError
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from jaxtune.hub.model_config import parse_config
 from jaxtune.hub.new_models import STARTS, new_config
 from jaxtune.hub.start import describe_start, with_pad_token
 from jaxtune.hub.tokenizer_building import Recipe, build_tokenizer
+from jaxtune.models.families.transformer import TransformerConfig
 from jaxtune.models.registry import family_of
-from jaxtune.models.transformer import TransformerConfig
 
 TEXTS = ["warm and funny", "dull and grim", "a film and its music"] * 5
 GPT2 = {"model_type": "gpt2", "vocab_size": 90, "n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 16}

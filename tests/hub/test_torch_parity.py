@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxtune.hub.locate import locate
+from jaxtune.hub.fetching.locate import locate
 from jaxtune.hub.pretrained import load_pretrained
 from jaxtune.hub.saving import save_pretrained
 

@@ -17,7 +17,7 @@ from jaxtune.hub.exporting import Export
 from jaxtune.hub.matching import expected_shapes
 from jaxtune.hub.weights import read_weights
 from jaxtune.hub.writing import write_safetensors
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.families.bert import BertConfig
 from jaxtune.models.layer_stack import stack_layers
 
 

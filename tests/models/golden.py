@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxtune.models.bert import BERT, BertConfig, weight_map
+from jaxtune.models.families.bert import BERT, BertConfig, weight_map
 from jaxtune.models.layers import Policy
 from jaxtune.models.model import build_model
 

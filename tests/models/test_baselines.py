@@ -10,11 +10,11 @@ from safetensors.numpy import load_file
 
 import jaxtune
 from jaxtune.hub.pretrained import Pretrained
-from jaxtune.models.bilstm import BiLSTMConfig, BiLSTMModel
+from jaxtune.models.families.bilstm import BiLSTMConfig, BiLSTMModel
+from jaxtune.models.families.textcnn import TextCNNConfig, TextCNNModel
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy, dropout_key
 from jaxtune.models.model import build_model, init_params
-from jaxtune.models.textcnn import TextCNNConfig, TextCNNModel
 
 CLOSE = 1e-5
 FLOAT32 = Policy(matmul_precision="highest")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.families.bert import BertConfig
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy, dropout_key
 from jaxtune.models.model import build_model, init_params

@@ -6,8 +6,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import jaxtune
-from jaxtune.models.deberta_v2 import DebertaConvolution, DebertaV2Config
 from jaxtune.models.disentangled import DistanceContext, bucket, distance_rows, shift
+from jaxtune.models.families.deberta_v2 import DebertaConvolution, DebertaV2Config
 from jaxtune.models.layers import Policy
 from tests.models.family_cases import write_folder
 from tests.models.family_cases_all import CASES

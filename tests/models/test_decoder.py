@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from jaxtune.models.decoder import NO_WINDOW, alternating, layer_windows
-from jaxtune.models.gemma2 import Gemma2Config
-from jaxtune.models.gemma3 import Gemma3Config
-from jaxtune.models.gpt2 import GPT2Config
+from jaxtune.models.families.gemma2 import Gemma2Config
+from jaxtune.models.families.gemma3 import Gemma3Config
+from jaxtune.models.families.gpt2 import GPT2Config
+from jaxtune.models.families.llama import LlamaConfig
+from jaxtune.models.families.mistral import MistralConfig
+from jaxtune.models.families.qwen2 import Qwen2Config
+from jaxtune.models.families.qwen3 import Qwen3Config
+from jaxtune.models.families.smollm3 import SmolLM3Config
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy, dropout_key
-from jaxtune.models.llama import LlamaConfig
-from jaxtune.models.mistral import MistralConfig
 from jaxtune.models.model import build_model, init_params
-from jaxtune.models.qwen2 import Qwen2Config
-from jaxtune.models.qwen3 import Qwen3Config
 from jaxtune.models.registry import FAMILIES
-from jaxtune.models.smollm3 import SmolLM3Config
 
 SMALL = {
     "vocab_size": 60,
@@ -55,7 +55,8 @@ def test_every_decoder_is_here():
     assert set(CONFIGS) == {name for name, family in FAMILIES.items() if family.kind == "decoder"}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+# One with layers of its own; windows that differ and biases; rotary embeddings that differ and norms on both sides.
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "gemma3_text"])
 def test_scanned_and_rematerialised_forms_are_the_same_function(name):
     config = CONFIGS[name].with_dropout(0.1)
 

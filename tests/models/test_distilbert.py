@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxtune.models.distilbert import DistilBertConfig
+from jaxtune.models.families.distilbert import DistilBertConfig
 from jaxtune.models.heads import SequenceHead, TokenHead
 from jaxtune.models.layers import Policy
 from jaxtune.models.registry import family_of

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxtune
-from jaxtune.models.electra import ElectraConfig
+from jaxtune.models.families.electra import ElectraConfig
 from jaxtune.models.model import build_model, init_params
 from tests.models.family_cases import write_folder
 from tests.models.family_cases_all import CASES

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtune.models.bart import BartConfig, MBartConfig
 from jaxtune.models.encoder_decoder import sinusoids
+from jaxtune.models.families.bart import BartConfig, MBartConfig
+from jaxtune.models.families.marian import MarianConfig, PegasusConfig
+from jaxtune.models.families.t5 import MT5Config, T5Config
+from jaxtune.models.families.transformer import TransformerConfig
 from jaxtune.models.layer_stack import stack_layers
 from jaxtune.models.layers import Policy, dropout_key
-from jaxtune.models.marian import MarianConfig, PegasusConfig
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import FAMILIES
-from jaxtune.models.t5 import MT5Config, T5Config
-from jaxtune.models.transformer import TransformerConfig
 
 VOCAB = 60
 T5 = {

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtune.models.families.modernbert import GLOBAL, LOCAL, ModernBertConfig
 from jaxtune.models.model import build_model, init_params
-from jaxtune.models.modernbert import GLOBAL, LOCAL, ModernBertConfig
 from jaxtune.models.rotary import Rotary
 from jaxtune.models.rows import mean_tokens
 from tests.models.family_cases_encoders import MODERNBERT

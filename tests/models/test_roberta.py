@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxtune.models.families.roberta import RobertaConfig, XLMRobertaConfig
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import family_of
-from jaxtune.models.roberta import RobertaConfig, XLMRobertaConfig
 from tests.models.family_cases_encoders import ROBERTA
 
 TOKENS = np.random.default_rng(0).integers(3, 101, (1, 9))

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import jaxtune
+from jaxtune.models.families.t5 import MT5Config, T5Config
 from jaxtune.models.model import build_model, init_params
-from jaxtune.models.t5 import MT5Config, T5Config
 from tests.models.family_cases import inputs
 from tests.models.family_cases_all import CASES
 from tests.models.family_golden import FamilyGolden

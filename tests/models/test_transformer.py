@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import jaxtune
+from jaxtune.models.families.transformer import TransformerConfig
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import FAMILIES
-from jaxtune.models.transformer import TransformerConfig
 
 SMALL = {
     "vocab_size": 60,

@@ -12,7 +12,7 @@ from jaxtune.config import Experiment, MeshConfig, OptimConfig
 from jaxtune.data.batches import build_batch
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import StepPlan
-from jaxtune.models.bert import BertConfig
+from jaxtune.models.families.bert import BertConfig
 from jaxtune.models.layer_stack import stack_layers, unstack_layers
 from jaxtune.models.layers import Policy
 from jaxtune.models.model import build_model, init_params

@@ -4,12 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxtune.models.bert import BertConfig
-from jaxtune.models.bilstm import BiLSTMConfig
-from jaxtune.models.llama import LlamaConfig
+from jaxtune.models.families.bert import BertConfig
+from jaxtune.models.families.bilstm import BiLSTMConfig
+from jaxtune.models.families.llama import LlamaConfig
+from jaxtune.models.families.textcnn import TextCNNConfig
 from jaxtune.models.model import build_model, init_params
 from jaxtune.models.registry import family_of
-from jaxtune.models.textcnn import TextCNNConfig
 from jaxtune.training.throughput import attention_width, matrix_parameters, peak_flops, training_flops
 from tests.models.family_cases_all import CASES
 

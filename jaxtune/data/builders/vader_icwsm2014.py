@@ -84,7 +84,7 @@ class VaderIcwsm2014(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        from jaxtune.hub.locate import locate
+        from jaxtune.hub.fetching.locate import locate
 
         del dl_manager  # it would download from a fixed address; the package index may be a mirror
         path = locate(SOURCE + FILES[self.builder_config.domain])

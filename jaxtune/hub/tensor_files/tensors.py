@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxtune.errors import SourceError, WeightsError
-from jaxtune.hub.formats import (
+from jaxtune.hub.tensor_files.formats import (
     FLAX,
     FLAX_INDEX,
     SAFETENSORS,
@@ -22,7 +22,7 @@ from jaxtune.hub.formats import (
     is_pickle,
     pickle_refusal,
 )
-from jaxtune.hub.safetensors_file import FLOATS, Slot, open_safetensors
+from jaxtune.hub.tensor_files.safetensors_file import FLOATS, Slot, open_safetensors
 
 
 class Stored(Protocol):
@@ -68,7 +68,7 @@ def open_tensors(source: Path) -> Iterator[Tensors]:
         WeightsError: damaged or lying files, a type that is not supported, or nothing but pickles.
     """
     if is_gguf(source):
-        from jaxtune.hub.gguf_tensors import GgufTensors
+        from jaxtune.hub.tensor_files.gguf_tensors import GgufTensors
 
         yield GgufTensors(source)
         return

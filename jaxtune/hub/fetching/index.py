@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.downloads import read_url, reason, redact
+from jaxtune.hub.fetching.downloads import read_url, reason, redact
 
 logger = logging.getLogger(__name__)
 

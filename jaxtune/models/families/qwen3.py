@@ -8,8 +8,8 @@ from typing import Any
 
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.decoder import DecoderConfig, decoder_family, head_settings
+from jaxtune.models.families.qwen2 import qwen_windows
 from jaxtune.models.layers import ACTIVATIONS
-from jaxtune.models.qwen2 import qwen_windows
 from jaxtune.models.rotary import rotary_from_hf
 
 

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from jaxtune.models.bart import BartConfig, weight_map, word_map
 from jaxtune.models.encoder_decoder import encoder_decoder_family, sinusoids
+from jaxtune.models.families.bart import BartConfig, weight_map, word_map
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.gguf_file import GgufFile, open_gguf
+from jaxtune.hub.tensor_files.gguf_file import GgufFile, open_gguf
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from jaxtune import files
 from jaxtune.errors import SourceError
-from jaxtune.hub.huggingface import fetch_hub, parse_hub_id
-from jaxtune.hub.pypi import PREFIX, locate_pypi, parse_pypi
-from jaxtune.hub.remote import fetch_remote
+from jaxtune.hub.fetching.huggingface import fetch_hub, parse_hub_id
+from jaxtune.hub.fetching.pypi import PREFIX, locate_pypi, parse_pypi
+from jaxtune.hub.fetching.remote import fetch_remote
 
 _DATA_ENDINGS = (
     ".csv",

@@ -15,8 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from jaxtune.errors import WeightsError
-from jaxtune.hub.gguf_file import GgufFile, GgufSlot, open_gguf
-from jaxtune.hub.safetensors_file import Slot
+from jaxtune.hub.tensor_files.gguf_file import GgufFile, GgufSlot, open_gguf
+from jaxtune.hub.tensor_files.safetensors_file import Slot
 
 PLAIN = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 BLOCKS = ("Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")

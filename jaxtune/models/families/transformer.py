@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Self
 
-from jaxtune.models.bart import RENAMED, BartConfig, weight_map, word_map
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.encoder_decoder import Positions, encoder_decoder_family
+from jaxtune.models.families.bart import RENAMED, BartConfig, weight_map, word_map
 from jaxtune.models.layers import ACTIVATIONS
 
 _RENAMED = {

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxtune.errors import WeightsError
-from jaxtune.hub.gguf_file import GgufFile, open_gguf
-from jaxtune.hub.gguf_tensors import ROPE_FACTORS, GgufTensor
+from jaxtune.hub.tensor_files.gguf_file import GgufFile, open_gguf
+from jaxtune.hub.tensor_files.gguf_tensors import ROPE_FACTORS, GgufTensor
 
 
 def config_of_gguf(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.formats import FLAX_INDEX, has_safe_weights, is_pickle, pickle_refusal
+from jaxtune.hub.tensor_files.formats import FLAX_INDEX, has_safe_weights, is_pickle, pickle_refusal
 
 _ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?)(@(?P<revision>[^@\s]+))?")
 _ALWAYS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from jaxtune import files
 from jaxtune.errors import JaxtuneError, SourceError
-from jaxtune.hub.cache import cache_dir, discard, locked, publish
-from jaxtune.hub.formats import is_pickle
-from jaxtune.hub.progress import progress
+from jaxtune.hub.fetching.cache import cache_dir, discard, locked, publish
+from jaxtune.hub.fetching.progress import progress
+from jaxtune.hub.tensor_files.formats import is_pickle
 
 
 def fetch_remote(url: str, *, checkpoint: bool = False) -> Path:

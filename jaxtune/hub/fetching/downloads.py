@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.cache import discard, flush, locked
-from jaxtune.hub.progress import progress
+from jaxtune.hub.fetching.cache import discard, flush, locked
+from jaxtune.hub.fetching.progress import progress
 
 logger = logging.getLogger(__name__)
 

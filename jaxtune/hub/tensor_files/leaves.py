@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxtune.hub.tensors import Stored
+from jaxtune.hub.tensor_files.tensors import Stored
 
 CHUNK_BYTES = 8 << 20
 """So much of a tensor is turned and converted at a time; copies of that size are all that is held beside the result."""

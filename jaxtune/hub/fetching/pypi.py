@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.archives import Archive, open_archive
-from jaxtune.hub.cache import cache_dir, locked, publish
-from jaxtune.hub.downloads import download, file_sha256, redact
-from jaxtune.hub.index import IndexFile, index_urls, list_files, normalise, version_of
+from jaxtune.hub.fetching.archives import Archive, open_archive
+from jaxtune.hub.fetching.cache import cache_dir, locked, publish
+from jaxtune.hub.fetching.downloads import download, file_sha256, redact
+from jaxtune.hub.fetching.index import IndexFile, index_urls, list_files, normalise, version_of
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,15 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.attention import Attention
 from jaxtune.models.cache import Cache, empty_cache
+from jaxtune.models.causal import CausalBackbone, next_word_head
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, SequenceHead, TokenHead, WordHead, sequence_heads
+from jaxtune.models.heads import Head, SequenceHead, TokenHead, sequence_heads
 from jaxtune.models.layer_stack import layer_stack
-from jaxtune.models.layers import ACTIVATIONS, DropoutKey, Embedding, LayerNorm, Linear, Policy, dropout
-from jaxtune.models.multi_head import MultiHeadAttention, Sight, next_tokens, whole_rows
-from jaxtune.models.rows import last_tokens, row_positions
+from jaxtune.models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Policy, dropout
+from jaxtune.models.multi_head import MultiHeadAttention, Sight
 from jaxtune.models.weight_map import WeightEntry, fused, linear, norm
 
 HIDDEN_AXES = ("batch", "sequence", "embed")
@@ -78,6 +78,10 @@ class GPT2Config:
         )
 
     @property
+    def final_soft_cap(self) -> None:
+        """Of the logits: GPT-2 has none."""
+
+    @property
     def head_size(self) -> int:
         return self.hidden_size // self.num_attention_heads
 
@@ -122,14 +126,8 @@ class GPT2Layer(nn.Module):
         return nn.with_logical_constraint(x, HIDDEN_AXES), cache
 
 
-class GPT2Model(nn.Module):
+class GPT2Model(CausalBackbone):
     """Word and position embeddings, the layer stack, and a last norm."""
-
-    config: GPT2Config
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
@@ -144,29 +142,6 @@ class GPT2Model(nn.Module):
         )
         self.norm = LayerNorm(c.layer_norm_epsilon, self.policy)
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
-    ) -> Float[Array, "B S D"]:
-        """Last hidden states; ``token_types`` are not used."""
-        return self._run(tokens, row_positions(tokens, positions), whole_rows(segment_ids, key), None)[0]
-
-    def extend(
-        self,
-        tokens: Int[Array, "B S"],
-        segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"],
-        cache: Cache,
-    ) -> tuple[Float[Array, "B S D"], Cache]:
-        """Hidden states of the next S tokens, and the cache that holds them too."""
-        sight, cache = next_tokens(cache, segment_ids)
-        hidden, layers = self._run(tokens, positions, sight, cache.layers)
-        return hidden, cache.replace(layers=layers)  # type: ignore[attr-defined]
-
     def _run(
         self, tokens: Int[Array, "B S"], positions: Int[Array, "B S"], sight: Sight, caches: Any
     ) -> tuple[Float[Array, "B S D"], Any]:
@@ -175,20 +150,6 @@ class GPT2Model(nn.Module):
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
         x, caches = self.layers(x, jnp.arange(self.config.num_hidden_layers), caches, sight)
         return self.norm(x), caches
-
-    def pool(
-        self,
-        hidden: Float[Array, "B S D"],
-        segment_ids: Int[Array, "B S"],
-        starts: Int[Array, "B N"] | None,
-    ) -> Float[Array, "B N D"]:
-        """The last token of each example: the only one that has seen all of it."""
-        return last_tokens(hidden, segment_ids, starts)
-
-    @property
-    def table(self) -> Float[Array, "P D"]:
-        """Word embeddings."""
-        return self.word.table
 
 
 def weight_map(config: GPT2Config) -> tuple[WeightEntry, ...]:
@@ -218,18 +179,6 @@ def weight_map(config: GPT2Config) -> tuple[WeightEntry, ...]:
     return tuple(entries)
 
 
-def _word_head(config: GPT2Config, num_labels: int, policy: Policy, name: str) -> nn.Module:
-    c = config
-    return WordHead(
-        c.vocab_size, c.hidden_size, c.initializer_range, policy, tied=c.tie_word_embeddings, name=name
-    )
-
-
-def _word_map(config: GPT2Config) -> tuple[WeightEntry, ...]:
-    own = WeightEntry("lm_head.weight", "lm_head/embedding", "pad_rows")
-    return () if config.tie_word_embeddings else (own,)
-
-
 def _sequence_head(config: GPT2Config, num_labels: int, policy: Policy, name: str) -> nn.Module:
     return SequenceHead(num_labels, 0.0, config.initializer_range, policy, use_bias=False, name=name)
 
@@ -252,7 +201,7 @@ GPT2 = Family(
     prefix="transformer.",
     base_architecture="GPT2Model",
     heads={
-        "causal_lm": Head("GPT2LMHeadModel", _word_head, _word_map),
+        "causal_lm": next_word_head("GPT2LMHeadModel"),
         **sequence_heads(
             "GPT2ForSequenceClassification",
             _sequence_head,

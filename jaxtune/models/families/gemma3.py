@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.decoder import DecoderConfig, alternating, decoder_family, layer_windows
-from jaxtune.models.gemma2 import GEMMA_RENAMED, gemma_settings
+from jaxtune.models.families.gemma2 import GEMMA_RENAMED, gemma_settings
 from jaxtune.models.layers import ACTIVATIONS
 from jaxtune.models.rotary import Rotary, rotary_from_hf
 

@@ -1,0 +1,1 @@
+"""From a name to files on this machine: downloads, archives, the cache."""

@@ -1,0 +1,1 @@
+"""Tensors in files, whatever their format: safetensors, Flax msgpack, GGUF."""
