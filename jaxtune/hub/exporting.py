@@ -76,10 +76,21 @@ class Export:
         prefixed = any(name.startswith(prefix) for p in places if not p.in_head for name in p.names)
         fresh: dict[str, list[Place]] = {}
         for place in places:
-            if not place.names:
+            if not place.names and not self._is_still_borrowed(place, origin):
                 before = prefix if prefixed and not place.in_head else ""
                 fresh.setdefault(before + place.entry.hf, []).append(place)
         return outputs + [self._parameter(name, group, None, None) for name, group in fresh.items()]
+
+    def _is_still_borrowed(self, place: Place, origin: Tensors) -> bool:
+        """Whether a parameter that took another's tensor for want of its own still is that tensor."""
+        if place.borrowed is None:
+            return False
+        stored, ours = origin.open(place.borrowed), Joined(self.params, [place], self.config)
+        if stored.shape != ours.shape:
+            return False
+        ours.fetch()
+        chunks = row_chunks(0, ours.shape[0], 4 * math.prod(ours.shape[1:]))
+        return all(_same_bits(stored.rows(a, b), ours.rows(a, b)) for a, b in chunks)
 
     def _places(self, origin: Tensors | None) -> list[Place]:
         shapes = expected_shapes(self.config, self.head, max(self.num_labels, 1))

@@ -21,7 +21,8 @@ from jaxtune.hub.tensor_files.safetensors_file import FLOATS
 from jaxtune.hub.tensor_files.tensors import Tensors, open_tensors
 from jaxtune.hub.weights import some
 from jaxtune.hub.writing import MAX_SHARD_SIZE, Output, write_safetensors
-from jaxtune.models.registry import family_of_config
+from jaxtune.models.families.transformer import TransformerConfig
+from jaxtune.models.registry import family_of, family_of_config
 
 if TYPE_CHECKING:
     from jaxtune.hub.pretrained import Pretrained
@@ -97,7 +98,12 @@ def save_pretrained(
 
 
 def hf_config(
-    pretrained: Pretrained, outputs: Sequence[Output] = (), *, original: bool = False, named: bool = False
+    pretrained: Pretrained,
+    outputs: Sequence[Output] = (),
+    *,
+    original: bool = False,
+    named: bool = False,
+    modern: bool = False,
 ) -> dict[str, Any]:
     """The config.json of a model: all that was read, and what describes the head and the files today.
 
@@ -105,11 +111,16 @@ def hf_config(
         outputs: what is written; none means float32.
         original: the tensors of the checkpoint are all there, so that without a head it is what it was.
         named: say the type in any case.
+        modern: where a family of ours is one of transformers' under another name, say that name.
+
+    Raises:
+        ValueError: a model that was made without a config.json, of a family that names its settings otherwise.
     """
-    config = dict(pretrained.raw_config)
     family = family_of_config(pretrained.config)
-    if not config:
-        config = {"model_type": family.model_type, **vars(pretrained.config)}
+    config = dict(pretrained.raw_config) or _config_of_fields(pretrained.config)
+    if modern and isinstance(pretrained.config, TransformerConfig):
+        config |= pretrained.config.to_hf()
+        family = family_of(config["model_type"])
     head = pretrained.head
     if head is not None:
         config["architectures"] = [family.heads[head].architecture]
@@ -122,6 +133,18 @@ def hf_config(
         config.pop("num_labels", None)  # it follows from id2label, and would contradict it
         config |= _head_settings(pretrained, config)
     return config
+
+
+def _config_of_fields(config: Any) -> dict[str, Any]:
+    """A config.json of the fields of a configuration object, if that is read as the same again."""
+    family = family_of_config(config)
+    raw = {"model_type": family.model_type, **vars(config)}
+    if type(config).from_hf(raw) != config:
+        raise ValueError(
+            f"a {family.model_type} cannot be saved without the config.json it is made from: give Pretrained(…, "
+            "raw_config=…)"
+        )
+    return raw
 
 
 def _main_dtype(outputs: Sequence[Output]) -> str:
@@ -202,7 +225,7 @@ def _write(
     _write_tokenizer(folder, pretrained)
     if pretrained.folder is not None and pretrained.folder.is_dir():
         copy_side_files(pretrained.folder, folder)
-    config = hf_config(pretrained, outputs, original=original, named=dtype is not None)
+    config = hf_config(pretrained, outputs, original=original, named=dtype is not None, modern=modern_names)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "config.json").write_text(text, encoding="utf-8")
 

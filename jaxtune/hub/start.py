@@ -10,7 +10,7 @@ from typing import Any
 from jaxtune.config import ModelConfig
 from jaxtune.errors import ConfigError
 from jaxtune.hub.description import Description, read_description
-from jaxtune.hub.fetching.locate import locate
+from jaxtune.hub.fetching.locate import locate, locate_tokenizer
 from jaxtune.hub.model_config import parse_config, read_config
 from jaxtune.hub.new_models import config_folder, is_new, new_config
 from jaxtune.hub.tokenizer_building import Recipe, build_tokenizer
@@ -42,7 +42,7 @@ def describe_start(model: ModelConfig, texts: Texts) -> Description:
         return with_pad_token(read_description(model.source))
     folder = locate(model.source, checkpoint=True)
     raw = read_config(folder)
-    tokenizer = load_tokenizer(locate(model.tokenizer, checkpoint=True))
+    tokenizer = load_tokenizer(locate_tokenizer(model.tokenizer))
     return with_pad_token(Description(raw, parse_config(folder, raw), tokenizer))
 
 
@@ -66,7 +66,7 @@ def _describe_new(model: ModelConfig, recipe: Recipe | None, texts: Texts) -> De
     if recipe is not None:
         tokenizer = build_tokenizer(recipe, texts(), normalizer=model.normalizer, model_kind=kind)
     elif model.tokenizer is not None:
-        tokenizer = load_tokenizer(locate(model.tokenizer, checkpoint=True))
+        tokenizer = load_tokenizer(locate_tokenizer(model.tokenizer))
     elif folder is not None:
         tokenizer = load_tokenizer(folder)
     else:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jaxtune.errors import SourceError, WeightsError
 from jaxtune.hub.fetching.huggingface import parse_hub_id
-from jaxtune.hub.fetching.locate import locate
+from jaxtune.hub.fetching.locate import locate, locate_tokenizer
 
 SHA = "a" * 40
 SAFE = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights", "tokenizer.json": b"{}"}
@@ -95,6 +95,13 @@ def test_only_pickle_is_refused_before_it_is_fetched(hub, server):
     with pytest.raises(WeightsError, match=r"pytorch_model\.bin.*safetensors"):
         locate("org/name")
     assert "pytorch_model.bin" not in fetched(server)
+
+
+def test_a_tokenizer_is_fetched_without_weights_even_where_they_are_pickles(hub, server):
+    hub({"config.json": b"{}", "pytorch_model.bin": b"x", "tokenizer.json": b"{}"})
+    folder = locate_tokenizer("org/name")
+    assert (folder / "tokenizer.json").is_file()
+    assert not any(name.endswith(".bin") for name in fetched(server))
 
 
 def test_what_is_in_the_cache_needs_no_network(hub, server):

@@ -3,15 +3,19 @@ from __future__ import annotations
 import json
 import uuid
 
+import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from jaxtune import files
 from jaxtune.errors import RunError
 from jaxtune.hub import saving
-from jaxtune.hub.pretrained import load_pretrained
+from jaxtune.hub.pretrained import Pretrained, load_pretrained
 from jaxtune.hub.saving import save_pretrained
+from jaxtune.models.model import build_model, init_params
+from jaxtune.models.registry import family_of
 
 IDS = [[2, 8, 9, 3]]
 
@@ -155,3 +159,78 @@ def test_remote_folders(model):
 def test_a_checkpoint_without_tokenizer_is_saved_without(make_checkpoint, tmp_path):
     save_pretrained(tmp_path / "out", load_pretrained(make_checkpoint(tokenizer=False)))
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_model_that_was_made_without_a_config_json(tmp_path):
+    """BERT's fields are called as in config.json; GPT-2's are not, and a wrong config.json would be no help."""
+    for model_type, settings in (("bert", {"vocab_size": 60}), ("gpt2", {"vocab_size": 60, "n_embd": 768})):
+        config = family_of(model_type).config_class.from_hf(
+            {**settings, "num_hidden_layers": 1, "n_layer": 1}
+        )
+        model = build_model(config, None)
+        made = Pretrained(model, init_params(model, jax.random.key(0)))
+        if model_type == "bert":
+            save_pretrained(tmp_path / model_type, made)
+            assert load_pretrained(tmp_path / model_type).config == config
+        else:
+            with pytest.raises(ValueError, match="cannot be saved without the config"):
+                save_pretrained(tmp_path / model_type, made)
+            assert not (tmp_path / model_type).exists()
+
+
+def test_a_borrowed_output_table_is_written_once_it_was_trained(tmp_path):
+    """An untied T5 whose file has only ``shared``: exported as it came, and with its own table when that differs."""
+    raw = {
+        **{"model_type": "t5", "vocab_size": 60, "d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1},
+        **{"num_heads": 2, "tie_word_embeddings": False, "architectures": ["T5ForConditionalGeneration"]},
+    }
+    config = family_of("t5").config_class.from_hf(raw)
+    model = build_model(config, "seq2seq_lm")
+    save_pretrained(
+        tmp_path / "own", Pretrained(model, init_params(model, jax.random.key(0)), raw_config=raw)
+    )
+    tensors = load_file(tmp_path / "own" / "model.safetensors")
+    del tensors["lm_head.weight"]
+    (tmp_path / "shared").mkdir()
+    save_file(tensors, tmp_path / "shared" / "model.safetensors")
+    (tmp_path / "shared" / "config.json").write_text(json.dumps(raw))
+    lm = load_pretrained(tmp_path / "shared", "seq2seq_lm")
+    save_pretrained(tmp_path / "again", lm)
+    assert set(load_file(tmp_path / "again" / "model.safetensors")) == set(tensors)
+    table = lm.params["head"]["lm_head"]["embedding"]
+    lm.params["head"]["lm_head"]["embedding"] = table.at[0, 0].add(1.0)
+    save_pretrained(tmp_path / "trained", lm)
+    trained = load_file(tmp_path / "trained" / "model.safetensors")
+    assert trained["lm_head.weight"][0, 0] == tensors["shared.weight"][0, 0] + 1.0
+
+
+@pytest.mark.parametrize(("settings", "theirs"), [({}, "marian"), ({"normalize_before": True}, "pegasus")])
+def test_a_transformer_has_todays_name_of_the_same_network(tmp_path, settings, theirs):
+    raw = {
+        **{
+            "model_type": "transformer",
+            "vocab_size": 60,
+            "d_model": 8,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+        },
+        **{
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 16,
+            "pad_token_id": 0,
+        },
+        **{"decoder_ffn_dim": 16, "max_position_embeddings": 16, "activation_dropout": 0.0, **settings},
+    }
+    config = family_of("transformer").config_class.from_hf(raw)
+    model = build_model(config, "seq2seq_lm")
+    lm = Pretrained(model, init_params(model, jax.random.key(0)), raw_config=raw)
+    save_pretrained(tmp_path / "ours", lm)
+    save_pretrained(tmp_path / "theirs", lm, modern_names=True)
+    saved = json.loads((tmp_path / "theirs" / "config.json").read_text())
+    assert saved["model_type"] == theirs
+    assert saved["architectures"] == [family_of(theirs).heads["seq2seq_lm"].architecture]
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "transformer"
+    ids = np.array([[5, 6, 7]])
+    logits = [load_pretrained(tmp_path / form, "auto")(ids, None, ids) for form in ("ours", "theirs")]
+    np.testing.assert_array_equal(*logits)

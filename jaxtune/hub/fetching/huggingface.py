@@ -19,6 +19,7 @@ _ALWAYS = [
     *("model-*.safetensors", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "vocab.json", "merges.txt", "*.model", "chat_template*", "LICENSE*"),
 ]
+_TOKENIZER = [name for name in _ALWAYS if "safetensors" not in name]
 _FLAX = [*_ALWAYS, "flax_model*.msgpack", FLAX_INDEX]
 
 
@@ -48,6 +49,15 @@ def fetch_hub(repo: str, revision: str | None = None) -> Path:
     elif any(map(is_pickle, names)):
         raise pickle_refusal(f"{repo} on the Hub", filter(is_pickle, names))
     return folder
+
+
+def fetch_hub_tokenizer(repo: str, revision: str | None = None) -> Path:
+    """Folder in the Hugging Face cache with the tokenizer of a model, whatever its weights are.
+
+    Raises:
+        SourceError: no network, no such model or revision, or no permission.
+    """
+    return _snapshot(repo, revision, _TOKENIZER)
 
 
 def _snapshot(repo: str, revision: str | None, patterns: list[str]) -> Path:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxtune import files
 from jaxtune.errors import SourceError
-from jaxtune.hub.fetching.huggingface import fetch_hub, parse_hub_id
+from jaxtune.hub.fetching.huggingface import fetch_hub, fetch_hub_tokenizer, parse_hub_id
 from jaxtune.hub.fetching.pypi import PREFIX, locate_pypi, parse_pypi
 from jaxtune.hub.fetching.remote import fetch_remote
 
@@ -55,6 +55,18 @@ def locate(source: str, *, checkpoint: bool = False) -> Path:
             + (f" (in {path.parent}: {there})" if there else f" (nor a folder {path.parent})")
         )
     return fetch_hub(*hub)
+
+
+def locate_tokenizer(source: str) -> Path:
+    """Folder of a checkpoint's tokenizer; from the Hub no weights are fetched.
+
+    Raises:
+        SourceError: as ``locate`` does.
+    """
+    hub = parse_hub_id(source)
+    if hub is not None and not Path(source).expanduser().exists():
+        return fetch_hub_tokenizer(*hub)
+    return locate(source, checkpoint=True)
 
 
 def is_run_directory(path: Path) -> bool:
