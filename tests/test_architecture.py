@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEAVES = {"config", "errors", "files"}
 MAY_IMPORT = {
     "__init__": {"hub", "training", *LEAVES},
-    "cli": {"training", "generation", *LEAVES},
+    "cli": {"training", "generation", "reports", *LEAVES},
     "training": {"tasks", "data", "parallel", "persistence", "reports", "hub", "models", *LEAVES},
     "tasks": {"hub", "models", *LEAVES},
     "data": {"hub", "models", *LEAVES},

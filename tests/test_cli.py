@@ -56,7 +56,7 @@ def say(capsys):
 # What it understands
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "export", "info"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "generate", "export", "table", "info"])
 def test_every_command_explains_itself_with_an_example(say, command):
     status, out, _ = say(command, "--help")
     assert status == 0

@@ -54,7 +54,9 @@ def commands() -> list[tuple[str, str]]:
         for match in re.finditer(r"`((?:jaxtune|python|make|\.venv/bin/python) [^`]+)`", prose(text)):
             found.append((name, match[1]))
     for line in USAGE.splitlines():
-        if match := re.search(r"(?<=\s)(jaxtune (train|evaluate|predict|generate|export|info) .*)", line):
+        if match := re.search(
+            r"(?<=\s)(jaxtune (train|evaluate|predict|generate|export|table|info) .*)", line
+        ):
             found.append(("jaxtune --help", match[1].removesuffix(". Ready-made experiments:")))
     for command in COMMANDS.values():
         found += [(f"{command.__name__} --help", m) for m in re.findall(r"Example: (.+)", command.__doc__)]

@@ -1,55 +1,83 @@
 """Tokenised examples of one split, as flat columns that may lie on disk.
 
-Layout: ``tokens`` and ``token_types`` hold all examples one after the other, ``offsets[i]`` is where
-example ``i`` begins. On disk that is a folder of ``.npy`` files and ``meta.json``, opened by memory map.
+An example has a text, perhaps a second text that a decoder writes, and perhaps a label per token:
+of the second text where there is one, else of the first. Layout: a ragged column holds all examples
+one after the other, ``offsets[i]`` is where example ``i`` begins. On disk that is a folder of
+``.npy`` files and ``meta.json``, opened by memory map.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Num, UInt8
 
-_COLUMNS = ("tokens", "token_types", "offsets", "targets")
+_TEXT = {"tokens": np.int32, "token_types": np.uint8}
+_DECODER = {"decoder_tokens": np.int32}
+_LABELS = {"labels": np.int32}
 
 
 class Examples:
-    """A ragged, columnar store of examples; ``examples[i]`` is ``{"tokens", "token_types", "target"}``."""
+    """A ragged, columnar store of examples; ``examples[i]`` is a dict of their arrays and the ``target``.
 
-    def __init__(
-        self,
-        tokens: Int[np.ndarray, " total"],
-        token_types: UInt8[np.ndarray, " total"],
-        offsets: Int[np.ndarray, " n_plus_1"],
-        targets: Num[np.ndarray, " n"],
-    ) -> None:
-        self.tokens = tokens
-        self.token_types = token_types
-        self.offsets = offsets
-        self.targets = targets
-        self.lengths: Int[np.ndarray, " n"] = np.diff(offsets).astype(np.int32)
+    Attributes:
+        columns: ``tokens`` int32 and ``token_types`` uint8 [total], ``offsets`` int64 [n + 1], ``targets``
+            int32 or float32 [n] or [n, k]; for a second text ``decoder_tokens`` int32 [total'] and
+            ``decoder_offsets``; for labels per token ``labels`` int32, as long as the text they belong to.
+        lengths: tokens of each text, int32 [n].
+        decoder_lengths: tokens of each second text, or none.
+    """
+
+    def __init__(self, columns: Mapping[str, np.ndarray]) -> None:
+        self.columns = dict(columns)
+        self.lengths: Int[np.ndarray, " n"] = np.diff(columns["offsets"]).astype(np.int32)
+        decoder = columns.get("decoder_offsets")
+        self.decoder_lengths: Int[np.ndarray, " n"] | None = (
+            None if decoder is None else np.diff(decoder).astype(np.int32)
+        )
 
     @classmethod
     def from_list(cls, examples: Iterable[Mapping[str, Any]]) -> Examples:
-        """From examples with ``tokens`` int [n], ``token_types`` int [n] and ``target`` int or float.
+        """From examples with ``tokens`` int [n], perhaps ``token_types``, ``decoder_tokens``, ``labels``, ``target``.
 
         Targets become int32 when all of them are integers, else float32.
         """
         rows = list(examples)
-        lengths = [len(row["tokens"]) for row in rows]
-        tokens = [np.zeros(0, np.int32), *(np.asarray(row["tokens"], np.int32) for row in rows)]
-        types = [np.zeros(0, np.uint8), *(np.asarray(row["token_types"], np.uint8) for row in rows)]
-        whole = all(isinstance(row["target"], int | np.integer) for row in rows)
-        return cls(
-            np.concatenate(tokens),
-            np.concatenate(types),
-            np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-            np.asarray([row["target"] for row in rows], np.int32 if whole else np.float32),
-        )
+        present = rows[0].keys() if rows else ()
+        columns = _ragged(rows, _TEXT, "offsets", "tokens")
+        two_texts = "decoder_tokens" in present
+        if two_texts:
+            columns |= _ragged(rows, _DECODER, "decoder_offsets", "decoder_tokens")
+        if "labels" in present:
+            side = "decoder_tokens" if two_texts else "tokens"
+            labels = _ragged(rows, _LABELS, "label_offsets", "labels")
+            if not np.array_equal(
+                labels.pop("label_offsets"), columns["decoder_offsets" if two_texts else "offsets"]
+            ):
+                raise ValueError(f"an example has another number of labels than of {side}")
+            columns |= labels
+        targets = np.asarray([row.get("target", 0) for row in rows])
+        whole = targets.dtype.kind in "iub"
+        return cls({**columns, "targets": targets.astype(np.int32 if whole else np.float32)})
+
+    @property
+    def tokens(self) -> Int[np.ndarray, " total"]:
+        """All texts, one after the other."""
+        return self.columns["tokens"]
+
+    @property
+    def offsets(self) -> Int[np.ndarray, " n_plus_1"]:
+        """Where each text begins."""
+        return self.columns["offsets"]
+
+    @property
+    def targets(self) -> Num[np.ndarray, " n *k"]:
+        """One number, or a few, per example."""
+        return self.columns["targets"]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -57,19 +85,36 @@ class Examples:
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not 0 <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
-        return {
+        target = self.targets[index]
+        return {**self.arrays_of(index), "target": target.item() if target.ndim == 0 else np.array(target)}
+
+    def arrays_of(self, index: int) -> dict[str, np.ndarray]:
+        """The ragged columns of one example, int32."""
+        found = {
             "tokens": np.array(self.tokens_of(index), np.int32),
             "token_types": np.array(self.token_types_of(index), np.int32),
-            "target": self.targets[index].item(),
         }
+        for name in ("decoder_tokens", "labels"):
+            if name in self.columns:
+                found[name] = np.array(self._slice(name, index), np.int32)
+        return found
 
     def tokens_of(self, index: int) -> Int[np.ndarray, " n"]:
-        """Token ids of one example, int32, without a copy."""
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+        """Token ids of one text, int32, without a copy."""
+        return self._slice("tokens", index)
 
     def token_types_of(self, index: int) -> UInt8[np.ndarray, " n"]:
-        """Token types of one example, without a copy."""
-        return self.token_types[self.offsets[index] : self.offsets[index + 1]]
+        """Token types of one text, without a copy."""
+        return self._slice("token_types", index)
+
+    def labels_of(self, index: int) -> Int[np.ndarray, " n"]:
+        """Labels of one text's tokens, without a copy."""
+        return self._slice("labels", index)
+
+    def _slice(self, name: str, index: int) -> np.ndarray:
+        of_decoder = name == "decoder_tokens" or (name == "labels" and self.decoder_lengths is not None)
+        offsets = self.columns["decoder_offsets" if of_decoder else "offsets"]
+        return self.columns[name][offsets[index] : offsets[index + 1]]
 
     def save(self, folder: Path, meta: Mapping[str, Any]) -> None:
         """Write to ``folder`` with the JSON-able ``meta`` beside it: all of it or, if killed, nothing.
@@ -84,9 +129,9 @@ class Examples:
             discard(folder)
             with publish(folder) as part:
                 part.mkdir()
-                for name in _COLUMNS:
-                    np.save(part / f"{name}.npy", getattr(self, name))
-                sizes = {name: (part / f"{name}.npy").stat().st_size for name in _COLUMNS}
+                for name, column in self.columns.items():
+                    np.save(part / f"{name}.npy", column)
+                sizes = {name: (part / f"{name}.npy").stat().st_size for name in self.columns}
                 (part / "meta.json").write_text(json.dumps({**meta, "sizes": sizes}), encoding="utf-8")
 
     @classmethod
@@ -94,10 +139,23 @@ class Examples:
         """The examples and ``meta`` saved in ``folder``; none when there are none or they are not whole."""
         try:
             meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-            sizes = {name: (folder / f"{name}.npy").stat().st_size for name in _COLUMNS}
-            if sizes != meta.pop("sizes"):
+            saved = meta.pop("sizes")
+            if saved != {name: (folder / f"{name}.npy").stat().st_size for name in saved}:
                 return None
-            columns = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS]
-        except (OSError, ValueError, KeyError, AttributeError):
+            columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in saved}
+            return cls(columns), meta
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return None
-        return cls(*columns), meta
+
+
+def _ragged(
+    rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any], offsets: str, measured: str
+) -> dict[str, np.ndarray]:
+    """Ragged columns of the same lengths, zeros where the examples lack one, and where each example begins."""
+    lengths = [len(row[measured]) for row in rows]
+    ends = np.cumsum(lengths, dtype=np.int64)
+    columns: dict[str, np.ndarray] = {offsets: np.concatenate([[0], ends]).astype(np.int64)}
+    for name, dtype in names.items():
+        parts = [np.asarray(row.get(name, np.zeros(n)), dtype) for row, n in zip(rows, lengths)]
+        columns[name] = np.concatenate([np.zeros(0, dtype), *parts])
+    return columns

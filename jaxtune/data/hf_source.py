@@ -152,10 +152,11 @@ def _label_names(card: Mapping[str, Any], config: str | None) -> dict[str, tuple
         if not isinstance(info, dict) or (config and info.get("config_name") not in (None, config)):
             continue
         for feature in _listed(info.get("features")):
-            kind = feature.get("dtype") if isinstance(feature, dict) else None
-            names = (
-                kind["class_label"].get("names") if isinstance(kind, dict) and "class_label" in kind else None
-            )
+            # A tag for every word is written as a "sequence" (newer: a "list") of labels.
+            keys = ("dtype", "sequence", "list")
+            kinds = [feature.get(key) for key in keys] if isinstance(feature, dict) else []
+            kind = next((k for k in kinds if isinstance(k, dict)), None)
+            names = kind["class_label"].get("names") if kind and "class_label" in kind else None
             if isinstance(names, dict):
                 found[feature["name"]] = tuple(str(names[key]) for key in sorted(names, key=int))
             elif names:

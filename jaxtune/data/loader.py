@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from jaxtune.data.batches import Batch, build_batch
+import numpy as np
+
+from jaxtune.data.batches import Arrays, Batch, build_batch
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import Plan, StepPlan
 from jaxtune.errors import ConfigError, DataError
+
+
+class Dynamic(Protocol):
+    """What a task makes of an example anew in every epoch: masks, spans that are cut out, other words."""
+
+    def lengths(self, examples: Examples) -> tuple[np.ndarray, np.ndarray | None]:
+        """Tokens of each text, and of each second text, as ``__call__`` will give them."""
+
+    def __call__(self, arrays: Arrays, rng: np.random.Generator) -> Arrays:
+        """The ragged columns of an example, changed, with ``labels``."""
+
+    def most_labels(self, length: int, slots: int) -> int | None:
+        """Most labelled tokens of a row of ``length`` tokens and ``slots`` examples; none labels any."""
+
+
+def lengths_of(examples: Examples, dynamic: Dynamic | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Tokens of each text and second text that batches will hold."""
+    return (examples.lengths, examples.decoder_lengths) if dynamic is None else dynamic.lengths(examples)
 
 
 class Batches(Iterator[Batch]):
@@ -24,6 +45,8 @@ class Batches(Iterator[Batch]):
       process_index: which share of the rows to build.
       process_count: number of shares.
       prefetch: batches built ahead; 0 builds each when it is asked for.
+      dynamic: changes each example by a random generator that is a function of seed, epoch and example.
+      seed: of those changes.
 
     Raises:
       ConfigError: the rows of a batch cannot be shared evenly, or the process index is out of range.
@@ -38,6 +61,8 @@ class Batches(Iterator[Batch]):
         process_index: int = 0,
         process_count: int = 1,
         prefetch: int = 2,
+        dynamic: Dynamic | None = None,
+        seed: int = 0,
     ) -> None:
         import grain
 
@@ -51,12 +76,23 @@ class Batches(Iterator[Batch]):
                 )
         self._plan = plan
 
-        def build(step: StepPlan) -> Batch:
+        def build(numbered: tuple[int, StepPlan]) -> Batch:
+            number, step = numbered
             share = len(step.rows) // process_count
-            return build_batch(examples, step, slice(process_index * share, (process_index + 1) * share))
+            rows = slice(process_index * share, (process_index + 1) * share)
+            if dynamic is None:
+                return build_batch(examples, step, rows)
+            epoch = int(plan.epoch_of(number))
+
+            def changed(example: int) -> Arrays:
+                words = np.random.SeedSequence([seed % 2**64, epoch, example])
+                return dynamic(examples.arrays_of(example), np.random.Generator(np.random.Philox(words)))
+
+            most = dynamic.most_labels(step.length, step.slots)
+            return build_batch(examples, step, rows, arrays_of=changed, most_labels=most)
 
         options = grain.ReadOptions(num_threads=min(prefetch, 2), prefetch_buffer_size=prefetch)
-        steps = grain.MapDataset.source(plan).map(build)
+        steps = grain.MapDataset.source(_Numbered(plan)).map(build)
         self._iterator = iter(steps.to_iter_dataset(options))
         self._seek(start_step)
 
@@ -91,3 +127,16 @@ class Batches(Iterator[Batch]):
         if not 0 <= step <= len(self._plan):
             raise DataError(f"step {step} is outside the plan's {len(self._plan)} steps")
         self._iterator.set_state({"next_index": step})
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """A plan as Grain reads it: each step with its number."""
+
+    plan: Plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, step: int) -> tuple[int, StepPlan]:
+        return step, self.plan[step]

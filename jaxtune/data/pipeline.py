@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,8 @@ class Split:
     """Examples whose text is in the training split too."""
     origin: str = ""
     """Where the rows came from."""
+    rows_fingerprint: str = ""
+    """Of texts and labels as the source has them, whatever the tokenizer; blind to case and white space."""
 
     def summary(self) -> str:
         """A few lines for a person: rows, labels, lengths, what was cut, doubled or skipped."""
@@ -52,7 +54,7 @@ class Split:
         low, middle, high, most = np.percentile(lengths, [5, 50, 95, 100]).astype(int)
         lines = [
             f"{self.name}: {len(self.examples):,} examples from {self.origin}",
-            f"  {_balance(self.examples.targets, self.labels)}",
+            f"  {_balance(self.examples, self.labels)}",
             f"  tokens: 5 % {low}, median {middle}, 95 % {high}, longest {most}; {self.truncated_share:.1%} cut",
         ]
         if self.duplicates:
@@ -105,12 +107,17 @@ class _Part:
     def hashes(self) -> np.ndarray:
         return self.found.hashes[self.indices]
 
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of([np.ascontiguousarray(self.hashes).tobytes(), repr(self.labels)])
+
 
 class Rows:
     """The rows of each split, before they are tokenised. Sources are opened and scanned at first use.
 
     Args:
-      config: sources, columns and sizes.
+      config: sources and sizes.
+      columns: option → column that must be there, as ``Task.columns_read``; the label only where it is read.
 
     Raises (at first use):
       SourceError: a source is not there or cannot be read.
@@ -118,12 +125,12 @@ class Rows:
       ConfigError: no train source, or impossible shares.
     """
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config = config
+    def __init__(self, config: DataConfig, columns: Mapping[str, str]) -> None:
+        self.config, self.columns = config, columns
 
     @cached_property
     def _parts(self) -> dict[str, _Part]:
-        return _limited(_resolve(self.config), self.config.limit)
+        return _limited(_resolve(self.config, self.columns), self.config.limit)
 
     def texts(self) -> Iterator[str]:
         """The texts of the training rows (of pairs both), in order; what is no text is left out."""
@@ -172,6 +179,7 @@ class Rows:
                 truncated_share=done.truncated / len(done.examples),
                 duplicates=doubled,
                 origin=part.origin,
+                rows_fingerprint=part.fingerprint,
             )
             if doubled:
                 logger.warning("%s: %d examples have a text that is in train too", name, doubled)
@@ -184,10 +192,10 @@ def load_splits(config: DataConfig, task: Any, tokenizer: Any) -> Splits:
     Validation and test come from their own source if one is given, else from the train source's own split of
     that name if its rows have labels, else from a share of the training rows by a stable hash of their texts.
     """
-    return Rows(config).tokenize(task, tokenizer)
+    return Rows(config, task.columns_read).tokenize(task, tokenizer)
 
 
-def _resolve(config: DataConfig) -> dict[str, _Part]:
+def _resolve(config: DataConfig, columns: Mapping[str, str]) -> dict[str, _Part]:
     """The rows of each split, in the order train, validation, test."""
     if not config.train:
         raise ConfigError("data.train: expected a source, as csv:reviews.csv or tfds:glue/sst2")
@@ -195,13 +203,15 @@ def _resolve(config: DataConfig) -> dict[str, _Part]:
     if min(shares) < 0 or sum(shares) >= 1:
         raise ConfigError(f"data.holdout: expected two shares of 0 or more with a sum below 1, got {shares}")
     source = find_source(config.train)
-    train = _open(config, source, "train" if "train" in source.splits and not source.wanted else None)
+    train = _open(
+        config, columns, source, "train" if "train" in source.splits and not source.wanted else None
+    )
     given = {"validation": config.validation, "test": config.test}
     parts = {"train": train}
     held = three_way(rehash(train.found.hashes), shares)
     keep = [held["train"]]
     for at, (name, spec) in enumerate(given.items()):
-        part = _given(config, name, spec) or _own(config, source, name)
+        part = _given(config, columns, name, spec) or _own(config, columns, source, name)
         if part is None and shares[at] > 0:
             part = train.chosen(held[name], f"{shares[at]:.0%} of {config.train} by a hash of the text")
             _check_held(part, name, config, len(train.found.hashes))
@@ -215,32 +225,31 @@ def _resolve(config: DataConfig) -> dict[str, _Part]:
     return {name: parts[name] for name in SPLITS if name in parts}
 
 
-def _given(config: DataConfig, name: str, spec: str | None) -> _Part | None:
+def _given(config: DataConfig, columns: Mapping[str, str], name: str, spec: str | None) -> _Part | None:
     if spec is None:
         return None
     source = find_source(spec)
-    return _open(config, source, name if name in source.splits and not source.wanted else None)
+    return _open(config, columns, source, name if name in source.splits and not source.wanted else None)
 
 
-def _own(config: DataConfig, source: Source, name: str) -> _Part | None:
+def _own(config: DataConfig, columns: Mapping[str, str], source: Source, name: str) -> _Part | None:
     """The train source's own split of that name, unless its labels are withheld."""
     if source.wanted or name not in source.splits:
         return None
-    part = _open(config, source, name)
-    if all(label in (None, "", -1) for label in part.found.labels):
+    part = _open(config, columns, source, name)
+    if "data.label" in columns and all(label in (None, "", -1) for label in part.found.labels):
         logger.info("%s[%s] has no labels and is not used", source.spec, name)
         return None
     return part
 
 
-def _open(config: DataConfig, source: Source, split: str | None) -> _Part:
+def _open(config: DataConfig, columns: Mapping[str, str], source: Source, split: str | None) -> _Part:
     records = source.open(split)
     if not records.columns:
         records[0]  # no row could be read: the error of the first says why
     origin = f"{source.spec}[{split}]" if split else source.spec
-    wanted = {"data.text": config.text, "data.text_pair": config.text_pair, "data.label": config.label}
-    for option, column in wanted.items():
-        if column is not None and column not in records.columns:
+    for option, column in columns.items():
+        if column not in records.columns:
             raise DataError(
                 f"{origin}: there is no column {column!r} ({option}); the columns are {_listed(map(repr, records.columns))}. "
                 f"Name the right one with --{option.replace('_', '-')}"
@@ -266,11 +275,16 @@ def _limited(parts: dict[str, _Part], limit: int | None) -> dict[str, _Part]:
 
 
 def _fingerprint(examples: Examples) -> str:
-    columns = (examples.tokens, examples.token_types, examples.offsets, examples.targets)
+    # In an order of their own: columns that were added later leave older fingerprints as they are.
+    order = ("tokens", "token_types", "offsets", "targets", "decoder_tokens", "decoder_offsets", "labels")
+    columns = (examples.columns[name] for name in order if name in examples.columns)
     return fingerprint_of(np.ascontiguousarray(column).tobytes() for column in columns)
 
 
-def _balance(targets: np.ndarray, labels: tuple[str, ...]) -> str:
+def _balance(examples: Examples, labels: tuple[str, ...]) -> str:
+    targets = examples.targets
+    if "labels" in examples.columns:
+        return f"tokens: {examples.lengths.sum():,} in all"
     if not labels:
         return (
             f"targets: mean {targets.mean():.3f}, deviation {targets.std():.3f}, "

@@ -41,6 +41,8 @@ class StepPlan:
     """Tokens of a row (S)."""
     slots: int
     """Most examples of a row (N)."""
+    decoder_length: int = 0
+    """Tokens of a row's second text (T); 0 without one."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -116,6 +118,7 @@ def plan_training(
     buckets: int = 2,
     row_length: int | None = None,
     rows: int | None = None,
+    decoder_lengths: Int[np.ndarray, " n"] | None = None,
 ) -> Plan:
     """Plan a training run: every example exactly once per epoch, in an order shuffled per epoch.
 
@@ -129,12 +132,13 @@ def plan_training(
       buckets: how many row lengths ``bucketed`` may use.
       row_length: tokens of a row when packed; chosen from the lengths when none.
       rows: rows of a packed batch; chosen when none.
+      decoder_lengths: token counts of the second texts, where there are any.
 
     Raises:
       DataError: there are no examples, or one is longer than ``row_length``.
       ConfigError: a size below one, or neither epochs nor steps.
     """
-    layout = _Layout.choose(lengths, batching, batch_size, buckets, row_length, rows)
+    layout = _Layout.choose(lengths, batching, batch_size, buckets, row_length, rows, decoder_lengths)
     if steps is None and epochs is None:
         raise ConfigError("train.epochs or train.steps: one of them must be set")
     wanted = steps if steps is not None else epochs
@@ -169,6 +173,7 @@ def plan_evaluation(
     buckets: int = 2,
     row_length: int | None = None,
     rows: int | None = None,
+    decoder_lengths: Int[np.ndarray, " n"] | None = None,
 ) -> Plan:
     """Plan one pass in which every example occurs exactly once, in the order of the data where that is free.
 
@@ -177,7 +182,7 @@ def plan_evaluation(
     """
     if row_length is not None and len(lengths):
         row_length = max(row_length, round_up(int(np.max(lengths))))
-    layout = _Layout.choose(lengths, batching, batch_size, buckets, row_length, rows)
+    layout = _Layout.choose(lengths, batching, batch_size, buckets, row_length, rows, decoder_lengths)
     steps = layout.epoch(np.arange(len(lengths)), None)
     return _plan(steps, [len(steps)], len(steps), layout, seed=None)
 
@@ -224,6 +229,7 @@ class _Layout:
     rows: int
     row_lengths: tuple[int, ...]
     slots: int
+    decoder: _DecoderSide | None = None
 
     @classmethod
     def choose(
@@ -234,9 +240,11 @@ class _Layout:
         buckets: int,
         row_length: int | None,
         rows: int | None,
+        decoder_lengths: np.ndarray | None,
     ) -> _Layout:
         """Check the arguments and settle the shapes."""
         lengths = np.asarray(lengths, np.int64)
+        decoder = _DecoderSide.choose(lengths, decoder_lengths, batching)
         sizes = (("train.batch_size", batch_size), ("data.buckets", buckets))
         for name, value in (*sizes, ("data.row_length", row_length), ("data.rows", rows)):
             if value is not None and value < 1:
@@ -245,13 +253,15 @@ class _Layout:
             raise DataError("there are no examples to make batches of; every row was empty or skipped")
         longest = int(lengths.max())
         if batching == "padded":
-            return cls(lengths, batching, batch_size, batch_size, (round_up(longest),), 1)
+            return cls(lengths, batching, batch_size, batch_size, (round_up(longest),), 1, decoder)
         if batching == "bucketed":
             chosen = choose_buckets(lengths, buckets)
-            return cls(lengths, batching, batch_size, batch_size, chosen, 1)
+            return cls(lengths, batching, batch_size, batch_size, chosen, 1, decoder)
         if batching != "packed":
             raise ConfigError(f"data.batching: expected packed, bucketed or padded, got {batching!r}")
-        count, length = packed_shape(lengths, batch_size, row_length, rows)
+        room = lengths if decoder is None else decoder.room(lengths)
+        longest = int(room.max())
+        count, length = packed_shape(room, batch_size, row_length, rows)
         if longest > length:
             raise ConfigError(
                 f"data.row_length: {length} tokens are fewer than the longest example has ({longest}); "
@@ -259,27 +269,35 @@ class _Layout:
             )
         # Twice the average: a row of short texts is closed a little early, and [B, N] stays small.
         slots = min(batch_size, max(2, 2 * math.ceil(batch_size / count)))
-        return cls(lengths, batching, batch_size, count, (length,), slots)
+        return cls(lengths, batching, batch_size, count, (length,), slots, decoder)
 
     def epoch(self, order: np.ndarray, shuffle_batches: np.random.Philox | None) -> list[StepPlan]:
         """All steps of one pass; batches of several lengths are mixed when ``shuffle_batches`` is given."""
         if self.batching == "packed":
+            room = self.lengths if self.decoder is None else self.decoder.room(self.lengths)
             packed = pack_epoch(
-                self.lengths.tolist(),
+                room.tolist(),
                 order.tolist(),
                 rows=self.rows,
                 row_length=self.row_lengths[0],
                 batch_size=self.batch_size,
                 slots=self.slots,
             )
-            return [StepPlan(rows, self.row_lengths[0], self.slots) for rows in packed]
+            length = self.row_lengths[0]
+            return [StepPlan(rows, length, self.slots, self._decoder_length(length)) for rows in packed]
         batches = bucket_epoch(self.lengths, order, self.row_lengths, self.batch_size)
         if shuffle_batches is not None and len(self.row_lengths) > 1:
             # A ragged batch stays last: its few examples then end the epoch, as with one length.
             whole = len(batches) - (len(batches[-1][0]) < self.batch_size)
             mixed = np.argsort(np.asarray(shuffle_batches.random_raw(whole)), kind="stable")
             batches = [batches[i] for i in mixed] + batches[whole:]
-        return [StepPlan(self._one_per_row(ids), length, 1) for ids, length in batches]
+        return [
+            StepPlan(self._one_per_row(ids), length, 1, self._decoder_length(length))
+            for ids, length in batches
+        ]
+
+    def _decoder_length(self, length: int) -> int:
+        return 0 if self.decoder is None else self.decoder.row_length(length)
 
     def _one_per_row(self, ids: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         return tuple((example,) for example in ids) + ((),) * (self.rows - len(ids))
@@ -289,20 +307,62 @@ class _Layout:
         parts = (PLAN_VERSION, self.batching, self.batch_size, self.rows, self.row_lengths, self.slots, seed)
         hasher = hashlib.blake2b(repr(parts).encode(), digest_size=16)
         hasher.update(self.lengths.astype("<i8").tobytes())
+        if self.decoder is not None:
+            hasher.update(repr(self.decoder.ratio).encode() + self.decoder.lengths.astype("<i8").tobytes())
         return hasher.hexdigest()
+
+
+@dataclass(frozen=True)
+class _DecoderSide:
+    """The second texts: how long they are, and how long their rows are beside those of the first.
+
+    Packing stays a matter of one number per example: what it takes of a row, of its text or of its
+    second text, whichever is the larger share. Two sums of shares are then both at most one.
+
+    Attributes:
+        lengths: tokens of each second text.
+        ratio: tokens of a row of second texts per token of a row of texts; none has all rows as long as the longest.
+    """
+
+    lengths: np.ndarray
+    ratio: float | None
+
+    @classmethod
+    def choose(
+        cls, lengths: np.ndarray, decoder_lengths: np.ndarray | None, batching: Batching
+    ) -> _DecoderSide | None:
+        """None without second texts."""
+        if decoder_lengths is None:
+            return None
+        decoder = np.asarray(decoder_lengths, np.int64)
+        ratio = float(decoder.sum()) / max(float(lengths.sum()), 1.0)
+        return cls(decoder, max(ratio, 1e-3) if batching == "packed" else None)
+
+    def room(self, lengths: np.ndarray) -> np.ndarray:
+        """What each example takes of a packed row, counted in tokens of the first text."""
+        assert self.ratio is not None
+        return np.maximum(lengths, np.ceil(self.lengths / self.ratio).astype(np.int64))
+
+    def row_length(self, length: int) -> int:
+        """Tokens of a row of second texts, beside a row of ``length`` tokens."""
+        longest = int(self.lengths.max())
+        return round_up(longest if self.ratio is None else max(longest, math.ceil(length * self.ratio)))
 
 
 def _plan(
     steps: Sequence[StepPlan], per_epoch: Sequence[int], whole: int, layout: _Layout, seed: int | None
 ) -> Plan:
-    held = sum(len(step.rows) * step.length for step in steps)
+    held = sum(len(step.rows) * (step.length + step.decoder_length) for step in steps)
     ids = np.fromiter(_all_ids(steps), np.int64)
+    tokens = layout.lengths[ids].sum()
+    if layout.decoder is not None:
+        tokens += layout.decoder.lengths[ids].sum()
     return Plan(
         steps=tuple(steps),
         steps_per_epoch=tuple(per_epoch),
         digest=layout.digest(seed),
         whole_last_epoch=whole,
-        padding_share=1.0 - float(layout.lengths[ids].sum()) / held,
+        padding_share=1.0 - float(tokens) / held,
         mean_examples=len(ids) / len(steps),
         shapes=frozenset(step.shape for step in steps),
     )

@@ -84,9 +84,11 @@ def _label_names(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Class names that the `datasets` library writes into a file's metadata."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        # A tag for every word is a list of labels.
+        inner = {name: f.get("feature") or f for name, f in features.items() if isinstance(f, dict)}
         return {
             name: tuple(feature["names"])
-            for name, feature in features.items()
+            for name, feature in inner.items()
             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
         }
     except (KeyError, ValueError, TypeError, AttributeError):

@@ -25,8 +25,11 @@ _BOM = b"\xef\xbb\xbf"
 _field_limit_lock = threading.Lock()
 
 
-class _Lines:
+class Lines:
     """The non-blank lines of a UTF-8 file, found once and read where they lie."""
+
+    keeps_blank = False
+    """Whether blank lines count too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,9 +40,13 @@ class _Lines:
         starts = np.concatenate([[0], ends[:-1] + 1])
         if self._bytes[:3] == _BOM:
             starts[0] = 3
+        if starts[-1] == ends[-1]:  # nothing follows the last line end
+            starts, ends = starts[:-1], ends[:-1]
         filled = [n for n, (start, end) in enumerate(zip(starts, ends)) if self._bytes[start:end].strip()]
         if not filled:
             raise DataError(f"{path}: the file has blank lines only; expected one row a line")
+        if self.keeps_blank:
+            filled = list(range(len(starts)))
         self._starts, self._ends, self._numbers = starts[filled], ends[filled], np.asarray(filled) + 1
 
     def __len__(self) -> int:
@@ -61,7 +68,7 @@ class _Lines:
             ) from None
 
 
-class JsonLines(_Lines):
+class JsonLines(Lines):
     """One JSON object a line."""
 
     def __init__(self, path: Path) -> None:
@@ -91,7 +98,7 @@ class JsonLines(_Lines):
                 continue
 
 
-class TextLines(_Lines):
+class TextLines(Lines):
     """One text a line, in the column ``text``."""
 
     columns: tuple[str, ...] = ("text",)

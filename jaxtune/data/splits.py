@@ -12,8 +12,11 @@ from jaxtyping import Float, UInt64
 SPLITS = ("train", "validation", "test")
 
 _NAMES = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("validation", "valid", "val", "dev", "eval"), "validation"
+    # CoNLL-2003 calls its two "testa" and "testb".
+    ("validation", "valid", "val", "dev", "eval", "testa"),
+    "validation",
 )
+_NAMES["testb"] = "test"
 
 
 def hash_text(text: str) -> int:

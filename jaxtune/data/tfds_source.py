@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BUILDERS = {"vader_icwsm2014": ("jaxtune.data.builders.vader_icwsm2014", "VaderIcwsm2014")}
+BUILDERS = {
+    "vader_icwsm2014": ("jaxtune.data.builders.vader_icwsm2014", "VaderIcwsm2014"),
+    "spam_assassin": ("jaxtune.data.builders.spam_assassin", "SpamAssassin"),
+    "moby_dick": ("jaxtune.data.builders.moby_dick", "MobyDick"),
+    "ner_finance": ("jaxtune.data.builders.ner_finance", "NerFinance"),
+    "debian_descriptions": ("jaxtune.data.builders.debian_descriptions", "DebianDescriptions"),
+}
 """Our own data sets: module and class."""
 
 _INFO = "dataset_info.json"
@@ -73,9 +79,11 @@ class TfdsRecords:
         self._features = builder.info.features
         # Sorted: TFDS keeps no order.
         self.columns: tuple[str, ...] = tuple(sorted(self._features))
+        # A tag for every word is a sequence of labels.
+        inner = {column: getattr(feature, "feature", feature) for column, feature in self._features.items()}
         self.label_names: dict[str, tuple[str, ...]] = {
             column: tuple(feature.names)
-            for column, feature in self._features.items()
+            for column, feature in inner.items()
             if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
         }
         paths = [Path(path) for path in builder.info.splits[split].filepaths]
@@ -133,9 +141,13 @@ class _TfRecords(Sequence[Any]):
 
 
 def _plain(value: Any) -> Any:
-    """NumPy scalars as Python values, and bytes as text where they are UTF-8."""
-    if hasattr(value, "ndim") and value.ndim == 0:
-        value = value.item()
+    """NumPy scalars as Python values, sequences of texts or numbers as lists, and bytes as text where they are UTF-8."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if hasattr(value, "ndim"):
+        value = value.item() if value.ndim == 0 else value.tolist()
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
     if isinstance(value, bytes):
         try:
             return value.decode("utf-8")

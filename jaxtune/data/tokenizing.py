@@ -16,7 +16,7 @@ from jaxtune.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_VERSION = "examples-1"
+_VERSION = "examples-2"
 
 
 class Tokenizes(Protocol):
@@ -30,8 +30,8 @@ class Tokenizes(Protocol):
         *,
         labelled: bool = True,
         source_names: tuple[str, ...] | None = None,
-    ) -> Sequence[dict[str, Any] | DataError]:
-        """One example per record, or the DataError that says why there is none."""
+    ) -> Sequence[Any]:
+        """Per record an example, several, or the DataError that says why there is none."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,9 @@ def tokenize_records(
         raise DataError(reasons[0])
     if not len(examples):
         raise DataError(f"{label}: all {len(records)} rows are bad, nothing is left; the first: {reasons[0]}")
-    kept = np.delete(np.arange(len(records)), [index for index, _ in meta["skipped"]])
-    return Tokenized(
-        examples, records if not reasons else Subset(records, kept), kept, reasons, meta["truncated"]
-    )
+    whole = not reasons and len(examples) == len(records)
+    kept = np.arange(len(records)) if whole else np.asarray(meta["rows"], np.int64)
+    return Tokenized(examples, records if whole else Subset(records, kept), kept, reasons, meta["truncated"])
 
 
 def _tokenize(
@@ -106,6 +105,7 @@ def _tokenize(
 ) -> tuple[Examples, dict[str, Any]]:
     examples: list[dict[str, Any]] = []
     skipped: list[tuple[int, str]] = []
+    row_of: list[int] = []
     for number, rows in enumerate(read_batches(records, label)):
         start = number * BATCH
         good = [start + i for i, row in enumerate(rows) if not isinstance(row, DataError)]
@@ -116,18 +116,21 @@ def _tokenize(
             labelled=labelled,
             source_names=source_names,
         )
-        results: list[dict[str, Any] | DataError] = list(rows)  # type: ignore[arg-type]
+        results: list[Any] = list(rows)
         for index, result in zip(good, made, strict=True):
             results[index - start] = result
         for index, result in enumerate(results, start):
             if not isinstance(result, DataError):
-                examples.append(result)
+                pieces = result if isinstance(result, list) else [result]
+                examples += pieces
+                row_of += [index] * len(pieces)
             elif on_error == "stop":
                 raise result
             else:
                 skipped.append((index, str(result)))
     truncated = sum(bool(example.get("truncated")) for example in examples)
-    return Examples.from_list(examples), {"skipped": skipped, "truncated": truncated}
+    meta = {"skipped": skipped, "truncated": truncated, "rows": row_of}
+    return Examples.from_list(examples), meta
 
 
 def _fingerprint(tokenizer: Any) -> str:

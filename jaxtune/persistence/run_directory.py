@@ -51,7 +51,13 @@ RUN_FILES = (
     "report.md",
     "predictions.jsonl",
     "learning_curve.png",
+    "learning_curve.svg",
     "confusion_matrix.png",
+    "confusion_matrix.svg",
+    "reliability.png",
+    "reliability.svg",
+    "lengths.png",
+    "lengths.svg",
 )
 """What ``overwrite`` removes beside the configuration, which it replaces; anything else in the folder stays."""
 

@@ -20,7 +20,14 @@ LONGEST_NAME = 24
 def confusion_matrix(
     confusion: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[str], title: str = ""
 ) -> bytes:
-    """A PNG of counts [C, C], row = true class, column = prediction; the shade is the share of the row."""
+    """``draw_confusion`` as a PNG."""
+    return png(draw_confusion(confusion, labels, title))
+
+
+def draw_confusion(
+    confusion: Sequence[Sequence[int]] | np.ndarray, labels: Sequence[str], title: str = ""
+) -> Figure:
+    """Counts [C, C], row = true class, column = prediction; the shade is the share of the row."""
     counts = np.asarray(confusion)
     classes = len(labels)
     if counts.shape != (classes, classes):
@@ -39,7 +46,7 @@ def confusion_matrix(
         _write_counts(axes, counts, shares)
     if title:
         axes.set_title(title, color=INK, fontsize=11, fontweight="bold", pad=10, parse_math=False)
-    return png(figure)
+    return figure
 
 
 def _name_axes(axes: Axes, names: list[str]) -> None:

@@ -18,7 +18,12 @@ Points = tuple[np.ndarray, np.ndarray]
 
 
 def learning_curve(rows: Rows, *, metric: str, higher_is_better: bool = True, title: str = "") -> bytes:
-    """A PNG of three panels over the steps: loss, validation metric, learning rate.
+    """``draw_learning_curve`` as a PNG."""
+    return png(draw_learning_curve(rows, metric=metric, higher_is_better=higher_is_better, title=title))
+
+
+def draw_learning_curve(rows: Rows, *, metric: str, higher_is_better: bool = True, title: str = "") -> Figure:
+    """Three panels over the steps: loss, validation metric, learning rate.
 
     Args:
         rows: lines of metrics.jsonl: ``step`` and, where ``split`` is "train", ``loss`` and
@@ -40,7 +45,7 @@ def learning_curve(rows: Rows, *, metric: str, higher_is_better: bool = True, ti
     below.set_xlabel("step", color=INK, fontsize=10)
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.align_ylabels()
-    return png(figure)
+    return figure
 
 
 def points(rows: Rows, key: str) -> Points:

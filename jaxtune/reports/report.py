@@ -8,8 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxtune.reports.confusion import confusion_matrix
-from jaxtune.reports.curves import learning_curve
+import numpy as np
+
+from jaxtune.reports.confusion import draw_confusion
+from jaxtune.reports.curves import draw_learning_curve
+from jaxtune.reports.distributions import draw_lengths, draw_reliability
+from jaxtune.reports.style import pictures
 from jaxtune.reports.tables import code, escape, format_value, markdown_table
 
 MOST_SKIPPED = 200
@@ -46,25 +50,19 @@ class ReportFacts:
     """split → metrics of the task (``Task.metrics``)."""
     predictions: Sequence[Json] = ()
     """Rows of predictions.jsonl on the last split of ``results``: text, target, and what ``Task.read`` gives."""
+    lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """split → tokens of each example."""
     provenance: Json = field(default_factory=dict)
     """Versions, devices, commits; nested dicts are flattened."""
 
 
 def build_report(facts: ReportFacts) -> dict[str, bytes]:
-    """The files of a report: report.md, learning_curve.png and, with labels and results, confusion_matrix.png.
+    """The files of a report: report.md, and each picture as PNG and SVG.
 
-    A pure function: the caller writes the files where the run lives.
+    There is a learning curve; with lengths their histogram; with labels and results a confusion matrix, and with
+    probabilities a reliability diagram. A pure function: the caller writes the files where the run lives.
     """
-    files = {
-        "learning_curve.png": learning_curve(
-            facts.rows, metric=facts.metric, higher_is_better=facts.higher_is_better, title=facts.name
-        )
-    }
-    split, metrics = _last_result(facts)
-    if facts.labels and "confusion" in metrics:
-        files["confusion_matrix.png"] = confusion_matrix(
-            metrics["confusion"], facts.labels, title=f"{split} split"
-        )
+    files = _pictures(facts)
     parts = [
         _headline(facts),
         _results(facts),
@@ -80,6 +78,25 @@ def build_report(facts: ReportFacts) -> dict[str, bytes]:
     return files
 
 
+def _pictures(facts: ReportFacts) -> dict[str, bytes]:
+    curve = draw_learning_curve(
+        facts.rows, metric=facts.metric, higher_is_better=facts.higher_is_better, title=facts.name
+    )
+    drawn = {"learning_curve": curve}
+    split, metrics = _last_result(facts)
+    if facts.labels and "confusion" in metrics:
+        drawn["confusion_matrix"] = draw_confusion(metrics["confusion"], facts.labels, f"{split} split")
+    sure = [row for row in facts.predictions if {"score", "label", "target"} <= row.keys()]
+    if facts.labels and sure:
+        confidence = np.array([row["score"] for row in sure], np.float64)
+        right = np.array([row["label"] == row["target"] for row in sure])
+        drawn["reliability"] = draw_reliability(confidence, right, f"{split} split")
+    if facts.lengths:
+        limit = facts.config.get("data", {}).get("max_length")
+        drawn["lengths"] = draw_lengths(facts.lengths, limit)
+    return {file: data for name, figure in drawn.items() for file, data in pictures(name, figure).items()}
+
+
 def mistakes(predictions: Sequence[Json], limit: int = MISTAKES) -> list[Json]:
     """The worst predictions: wrong labels by descending score, or numbers by their distance to the target.
 
@@ -89,7 +106,7 @@ def mistakes(predictions: Sequence[Json], limit: int = MISTAKES) -> list[Json]:
     known = [row for row in predictions if row.get("target") is not None]
     if known and "value" in known[0]:
         return sorted(known, key=lambda row: -abs(row["value"] - row["target"]))[:limit]
-    wrong = [row for row in known if row["label"] != row["target"]]
+    wrong = [row for row in known if "score" in row and row["label"] != row["target"]]
     return sorted(wrong, key=lambda row: -row["score"])[:limit]
 
 
@@ -141,6 +158,8 @@ def _per_class(facts: ReportFacts) -> str:
     rows = [[escape(label), *values] for label, *values in zip(facts.labels, *columns)]
     table = markdown_table(["label", "precision", "recall", "f1", "examples"], rows)
     picture = "\n![Confusion matrix](confusion_matrix.png)\n" if "confusion" in metrics else ""
+    sure = any("score" in row for row in facts.predictions)
+    picture += "\n![How sure, and how often right](reliability.png)\n" if sure else ""
     return f"## Per class ({split} split)\n\n{table}{picture}"
 
 
@@ -175,6 +194,8 @@ def _data(facts: ReportFacts) -> str:
         for key in keys
     ]
     parts = ["## Data\n", markdown_table(["", *map(escape, facts.data)], rows)]
+    if facts.lengths:
+        parts.append("![Lengths of the examples in tokens](lengths.png)\n")
     skipped = [
         (split, message) for split, summary in facts.data.items() for message in summary.get("skipped", ())
     ]

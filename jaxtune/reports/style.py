@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,11 +30,24 @@ def tidy(axes: Axes) -> None:
 
 def png(figure: Figure) -> bytes:
     """The figure as PNG, the same bytes for the same figure."""
+    return _saved(figure, "png", {"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, the same bytes for the same figure; letters are drawn, so no font is needed."""
+    with matplotlib.rc_context({"svg.hashsalt": "jaxtune"}):
+        return _saved(figure, "svg", {"Date": None, "Creator": None})
+
+
+def pictures(name: str, figure: Figure) -> dict[str, bytes]:
+    """``name.png`` and ``name.svg``."""
+    return {f"{name}.png": png(figure), f"{name}.svg": svg(figure)}
+
+
+def _saved(figure: Figure, kind: str, metadata: dict[str, str | None]) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         # A label in a script the font lacks is drawn as boxes; the numbers are still right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(
-            buffer, format="png", dpi=150, bbox_inches="tight", pad_inches=0.12, metadata={"Software": None}
-        )
+        figure.savefig(buffer, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.12, metadata=metadata)
     return buffer.getvalue()

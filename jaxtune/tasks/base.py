@@ -8,19 +8,29 @@ answers; it knows neither files nor batches nor meshes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxtune.config import Experiment
-from jaxtune.errors import DataError
+from jaxtune.errors import ConfigError, DataError
 
 Record = Mapping[str, Any]
 """One raw row: column name → value."""
 
 Example = dict[str, Any]
-"""tokens, token_types: np.int32 [n]; target: int or float; truncated: bool."""
+"""tokens: np.int32 [n]; perhaps token_types: np.int32 [n], decoder_tokens: np.int32 [m], labels: np.int32 [m]
+or [n] (IGNORED where no loss counts), target: int or float; truncated: bool."""
+
+Made = Example | list[Example] | DataError
+"""What a record becomes: an example, several (a long text in pieces), or the reason why there is none."""
+
+IGNORED = -100
+"""Label of a token that no loss counts, as torch has it."""
+
+Outputs = dict[str, Any]
+"""What an evaluation keeps of the logits: name → one array row per example, or a list of arrays, one per example."""
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """name → (Σ weight·value, Σ weight), float32 scalars; divided once, on the host."""
@@ -56,11 +66,27 @@ class Task(Protocol):
 
     @property
     def higher_is_better(self) -> bool:
-        """Direction of ``default_metric``; for others see ``metrics.higher_is_better``."""
+        """Direction of ``default_metric``; for others see ``scoring.values.higher_is_better``."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Scalar metrics that may pick the best checkpoint."""
+
+    @property
+    def columns_read(self) -> Mapping[str, str]:
+        """Option → column of the data that must be there, as {"data.text": "text"}; the text's columns first."""
+
+    @property
+    def per_token(self) -> frozenset[str]:
+        """Names of ``outputs`` that have a value per token; the others have one per example."""
+
+    @property
+    def dynamic(self) -> Any:
+        """What changes examples anew in every epoch (see ``data.loader.Dynamic``), or none."""
+
+    @property
+    def writes(self) -> Mapping[str, Any] | None:
+        """Settings of the texts that an evaluation generates, or none where it generates none."""
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
@@ -90,8 +116,8 @@ class Task(Protocol):
         *,
         labelled: bool = True,
         source_names: tuple[str, ...] | None = None,
-    ) -> list[Example | DataError]:
-        """One Example per record, or the DataError that says why there is none, in order.
+    ) -> list[Any]:
+        """One ``Made`` per record, in order.
 
         Args:
             tokenizer: a Hugging Face fast tokenizer.
@@ -107,14 +133,84 @@ class Task(Protocol):
         Slots of weight 0 add nothing, whatever their logits and targets are.
         """
 
-    def metrics(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """Exact metrics of gathered predictions [n, C] and targets [n], ready for JSON.
+    def outputs(self, logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Pure, jit-able: what metrics and answers need of the logits, [B, N, …] or per token [B, S, …]."""
 
-        Raises DataError without an example, NonFiniteError for NaN or infinite predictions.
+    def score(self, outputs: Outputs, examples: Any) -> dict[str, Any]:
+        """Exact metrics of gathered outputs, ready for JSON.
+
+        Args:
+            outputs: of all examples; with ``text`` and ``reference``, lists of str, where the task writes.
+            examples: the ``Examples`` of the split.
+
+        Raises DataError without an example, NonFiniteError for NaN or infinite outputs.
         """
+
+    def answer(self, outputs: Outputs) -> dict[str, Any]:
+        """What the outputs of one example mean, ready for JSON."""
+
+    def truth(self, record: Record, target: Any) -> Any:
+        """What the data says, ready for JSON: of a record and its example's ``target``."""
+
+
+class PerExample:
+    """The parts of a task whose logits, one vector per example, are all that an evaluation needs."""
+
+    columns: Any
+    label: str
+    per_token: ClassVar[frozenset[str]] = frozenset()
+    dynamic: ClassVar[None] = None
+    writes: ClassVar[None] = None
+
+    @property
+    def columns_read(self) -> Mapping[str, str]:
+        """See ``Task.columns_read``."""
+        return {**self.columns.columns_read, "data.label": self.label}
+
+    def outputs(self, logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """See ``Task.outputs``."""
+        return {"logits": logits}
+
+    def score(self, outputs: Outputs, examples: Any) -> dict[str, Any]:
+        """See ``Task.score``."""
+        return self.metrics(outputs["logits"], np.asarray(examples.targets))
+
+    def answer(self, outputs: Outputs) -> dict[str, Any]:
+        """See ``Task.answer``."""
+        return self.read(np.asarray(outputs["logits"]))
+
+    def metrics(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
+        """Exact metrics of predictions [n, C] and targets [n]."""
+        raise NotImplementedError
 
     def read(self, prediction: np.ndarray) -> dict[str, Any]:
         """What logits [C] of one example mean, ready for JSON."""
+        raise NotImplementedError
+
+
+class Unlabelled:
+    """The parts of a task that learns from texts alone: nothing to settle from the training rows."""
+
+    labels: ClassVar[tuple[str, ...]] = ()
+    num_labels: ClassVar[int] = 0
+
+    def resolve_labels(
+        self, values: Iterable[object], declared: tuple[str, ...] = (), source_names: tuple[str, ...] = ()
+    ) -> Self:
+        """See ``Task.resolve_labels``."""
+        return self
+
+    def with_class_weights(self, targets: Sequence[int] | np.ndarray) -> Self:
+        """See ``Task.with_class_weights``."""
+        return self
+
+
+def no_classes(experiment: Experiment, task: str) -> None:
+    """Raises ConfigError for options that only classes have."""
+    data, train = experiment.data, experiment.train
+    for option, value in (("train.class_weights", train.class_weights), ("data.labels", data.labels)):
+        if value:
+            raise ConfigError(f"{option} is {value!r}, but {task} has no classes; leave it out")
 
 
 def shown(value: object) -> str:

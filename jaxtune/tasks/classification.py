@@ -15,16 +15,26 @@ from scipy import special
 
 from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError, DataError
-from jaxtune.tasks import metrics
-from jaxtune.tasks.base import Example, Record, Sums, Where, plain_value, read_column, row_error, shown
+from jaxtune.tasks.base import (
+    Example,
+    PerExample,
+    Record,
+    Sums,
+    Where,
+    plain_value,
+    read_column,
+    row_error,
+    shown,
+)
 from jaxtune.tasks.encoding import TextColumns, tokenize_records
 from jaxtune.tasks.labels import class_names, label_id, label_name
+from jaxtune.tasks.scoring import classification as metrics
 
 SHOWN_LABELS = 20
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(PerExample):
     """Softmax cross-entropy over the labels, with class weights and label smoothing as torch has them."""
 
     columns: TextColumns
@@ -186,8 +196,12 @@ class Classification:
         return jnp.asarray(weights, jnp.float32)
 
     def metrics(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """See ``metrics.classification_metrics``; predictions are logits [n, C]."""
+        """See ``scoring.classification.classification_metrics``; predictions are logits [n, C]."""
         return dict(metrics.classification_metrics(predictions, targets))
+
+    def truth(self, record: Record, target: Any) -> str:
+        """The label's name."""
+        return self.labels[int(target)]
 
     def read(self, prediction: np.ndarray) -> dict[str, Any]:
         """{"label", "score", "probabilities": {label: probability}} of one example's logits [C]."""

@@ -23,6 +23,12 @@ class TextColumns:
     text_pair: str | None
     max_length: int
 
+    @property
+    def columns_read(self) -> dict[str, str]:
+        """Option → column of the texts."""
+        pair = {} if self.text_pair is None else {"data.text_pair": self.text_pair}
+        return {"data.text": self.text, **pair}
+
     def read(self, record: Record, place: str) -> tuple[str, str | None]:
         """The text, and the second text of a pair. Raises DataError if either cannot be used."""
         first = read_text(record, self.text, "--data.text", place)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError
 from jaxtune.tasks.base import Task
+from jaxtune.tasks.causal_lm import CausalLM
 from jaxtune.tasks.classification import Classification
 from jaxtune.tasks.regression import Regression
+from jaxtune.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
     "regression": Regression,
+    "token_classification": TokenClassification,
+    "causal_lm": CausalLM,
 }
 
 

@@ -12,13 +12,23 @@ from jaxtyping import Array, Float
 
 from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError, DataError
-from jaxtune.tasks import metrics
-from jaxtune.tasks.base import Example, Record, Sums, Where, plain_value, read_column, row_error, shown
+from jaxtune.tasks.base import (
+    Example,
+    PerExample,
+    Record,
+    Sums,
+    Where,
+    plain_value,
+    read_column,
+    row_error,
+    shown,
+)
 from jaxtune.tasks.encoding import TextColumns, tokenize_records
+from jaxtune.tasks.scoring import regression as metrics
 
 
 @dataclass(frozen=True)
-class Regression:
+class Regression(PerExample):
     """Mean squared error of one output."""
 
     columns: TextColumns
@@ -106,8 +116,12 @@ class Regression:
         }
 
     def metrics(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-        """See ``metrics.regression_metrics``; predictions are [n, 1]."""
+        """See ``scoring.regression.regression_metrics``; predictions are [n, 1]."""
         return dict(metrics.regression_metrics(predictions, targets))
+
+    def truth(self, record: Record, target: Any) -> float:
+        """The number."""
+        return float(target)
 
     def read(self, prediction: np.ndarray) -> dict[str, Any]:
         """{"value"} of one example's prediction [1]."""

@@ -20,7 +20,7 @@ from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import read_metrics
 from jaxtune.persistence.run_directory import RunDirectory
 from jaxtune.reports.report import ReportFacts, build_report
-from jaxtune.tasks.metrics import higher_is_better
+from jaxtune.tasks.scoring.values import higher_is_better
 from jaxtune.training.evaluation import Evaluated
 from jaxtune.training.loop import Outcome
 from jaxtune.training.prepare import Prepared
@@ -101,11 +101,10 @@ def predictions(prepared: Prepared, split: Split, evaluated: Evaluated) -> list[
     data, task = prepared.experiment.data, prepared.task
     columns = [name for name in (data.text, data.text_pair) if name]
     rows = []
-    for i, logits in enumerate(evaluated.logits):
-        record, target = split.records[i], split.examples.targets[i]
+    for i, target in enumerate(split.examples.targets):
+        record = split.records[i]
         texts = {name: str(record.get(column)) for name, column in zip(("text", "text_pair"), columns)}
-        shown = task.labels[int(target)] if task.labels else float(target)
-        rows.append({"id": i, **texts, "target": shown, **task.read(np.asarray(logits))})
+        rows.append({"id": i, **texts, "target": task.truth(record, target), **task.answer(evaluated.of(i))})
     return rows
 
 
@@ -149,5 +148,6 @@ def _facts(
         data={name: _split_facts(split) for name, split in prepared.splits.items()},
         results=results["splits"],
         predictions=rows,
+        lengths={name: split.examples.lengths.tolist() for name, split in prepared.splits.items()},
         provenance=provenance,
     )

@@ -89,6 +89,8 @@ class Loop:
             prepared.plan,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            dynamic=prepared.task.dynamic,
+            seed=prepared.experiment.train.seed,
         )
         if position is not None:
             self.batches.restore(position)

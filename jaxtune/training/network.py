@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Float
 
 from jaxtune.config import Experiment
 from jaxtune.data.examples import Examples
+from jaxtune.data.loader import lengths_of
 from jaxtune.data.planning import Plan, plan_evaluation
 from jaxtune.errors import ConfigError, DataError
 from jaxtune.hub.pretrained import Pretrained
@@ -22,7 +21,7 @@ from jaxtune.models.layers import Policy
 from jaxtune.models.model import Model, build_model, init_params
 from jaxtune.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated
 from jaxtune.tasks.base import Record, Task
-from jaxtune.training.evaluation import Evaluated, gather_logits
+from jaxtune.training.evaluation import Evaluated, gather_outputs
 from jaxtune.training.precision import make_policy
 from jaxtune.training.state import merge
 from jaxtune.training.step import make_eval_step, make_forward
@@ -55,8 +54,9 @@ class Network:
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:
-        """Jitted ``(params, batch) -> logits [B, N, C]``, whole on every device."""
-        return jax.jit(make_eval_step(make_forward(self.model)), out_shardings=self.replicated)
+        """Jitted ``(params, batch) -> outputs`` of the task, whole on every device."""
+        step = make_eval_step(make_forward(self.model), self.task.outputs)
+        return jax.jit(step, out_shardings=self.replicated)
 
     def place(self, canonical: Any) -> Any:
         """Canonical parameters (or a state) on the mesh, stacked where the model wants that."""
@@ -105,13 +105,15 @@ class Network:
     def plan(self, examples: Examples) -> Plan:
         """Batches for one pass over ``examples``."""
         data = self.experiment.data
+        lengths, decoder_lengths = lengths_of(examples, self.task.dynamic)
         plan = plan_evaluation(
-            examples.lengths,
+            lengths,
             batching=data.batching,
             batch_size=self.experiment.train.batch_size,
             buckets=data.buckets,
             row_length=data.row_length,
             rows=data.rows,
+            decoder_lengths=decoder_lengths,
         )
         for rows, _ in plan.shapes:
             check_rows(rows, self.mesh, 1)
@@ -119,8 +121,8 @@ class Network:
 
     def evaluate(self, params: Any, examples: Examples, plan: Plan | None = None) -> Evaluated:
         """Metrics of labelled examples."""
-        logits = self.logits(params, examples, plan)
-        return Evaluated(self.task.metrics(logits, np.asarray(examples.targets)), logits)
+        outputs = self.outputs(params, examples, plan)
+        return Evaluated(self.task.score(outputs, examples), outputs)
 
     def predict(
         self, params: Any, records: Sequence[Record], where: Callable[[int], str]
@@ -130,17 +132,28 @@ class Network:
         Raises:
             DataError: of the first record that cannot be read.
         """
-        encoded = self.task.tokenize(records, self.tokenizer, where, labelled=False)
-        for example in encoded:
-            if isinstance(example, DataError):
-                raise example
-        examples = Examples.from_list(encoded)  # type: ignore[arg-type]
-        return [self.task.read(row) for row in self.logits(params, examples)]
+        made: list[dict[str, Any]] = []
+        for result in self.task.tokenize(records, self.tokenizer, where, labelled=False):
+            if isinstance(result, DataError):
+                raise result
+            made += result if isinstance(result, list) else [result]
+        examples = Examples.from_list(made)
+        outputs = self.outputs(params, examples)
+        rows = ({name: values[i] for name, values in outputs.items()} for i in range(len(examples)))
+        return [self.task.answer(row) for row in rows]
 
-    def logits(self, params: Any, examples: Examples, plan: Plan | None = None) -> Float[np.ndarray, "n C"]:
-        """Logits in the order of the examples."""
-        plan = plan or self.plan(examples)
-        return gather_logits(self.eval_step, params, examples, plan, self.batch_sharding)
+    def outputs(self, params: Any, examples: Examples, plan: Plan | None = None) -> dict[str, Any]:
+        """The task's outputs in the order of the examples."""
+        return gather_outputs(
+            self.eval_step,
+            params,
+            examples,
+            plan or self.plan(examples),
+            self.batch_sharding,
+            per_token=self.task.per_token,
+            dynamic=self.task.dynamic,
+            seed=self.experiment.train.seed,
+        )
 
 
 def build_network(experiment: Experiment, task: Task, tokenizer: Any, config: Any) -> Network:

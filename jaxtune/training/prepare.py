@@ -13,12 +13,13 @@ import numpy as np
 import optax
 
 from jaxtune.config import Experiment
+from jaxtune.data.loader import lengths_of
 from jaxtune.data.pipeline import Split
 from jaxtune.data.planning import Plan, plan_training
 from jaxtune.errors import ConfigError, DataError
 from jaxtune.parallel.mesh import check_rows
 from jaxtune.tasks.base import Task
-from jaxtune.tasks.metrics import higher_is_better
+from jaxtune.tasks.scoring.values import higher_is_better
 from jaxtune.training.evaluation import Evaluated
 from jaxtune.training.network import Network
 from jaxtune.training.optimizers import make_optimizer, make_schedule
@@ -146,6 +147,11 @@ class Prepared:
         """What the data of each split was when the run began."""
         return {name: split.fingerprint for name, split in self.splits.items()}
 
+    @property
+    def rows_fingerprints(self) -> dict[str, str]:
+        """What the rows of each split were, whatever the tokenizer: what runs of different models have in common."""
+        return {name: split.rows_fingerprint for name, split in self.splits.items()}
+
     @cached_property
     def flops_shape(self) -> tuple[int, int]:
         """Matrix parameters, and width of all attentions: what FLOPs are counted from."""
@@ -181,8 +187,9 @@ def plan_run(
     examples = splits["train"].examples
     if not len(examples):
         raise DataError(f"data.train={data.train}: no example is left to train on")
+    lengths, decoder_lengths = lengths_of(examples, network.task.dynamic)
     plan = plan_training(
-        examples.lengths,
+        lengths,
         batching=data.batching,
         batch_size=train.batch_size,
         seed=train.seed,
@@ -191,6 +198,7 @@ def plan_run(
         buckets=data.buckets,
         row_length=data.row_length,
         rows=data.rows,
+        decoder_lengths=decoder_lengths,
     )
     for rows, _ in plan.shapes:
         check_rows(rows, network.mesh, train.accumulate)

@@ -98,7 +98,7 @@ class Run:
         config = network.experiment.data
         if data is not None:
             records = open_source(data)
-            _check_columns(records, data, (config.text, config.text_pair, config.label))
+            _check_columns(records, data, tuple(network.task.columns_read.values()))
             names = records.label_names.get(config.label, ())
             done = tokenize_records(
                 records, network.task, network.tokenizer, on_error=config.on_error, source_names=names

@@ -11,21 +11,37 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.layers import DropoutKey, dropout_key
+from jaxtune.models.model import Seq2SeqModel
 from jaxtune.training.state import Params, TrainState, merge
 
 Batch = Mapping[str, Array]
 Sums = dict[str, tuple[Array, Array]]
 Forward = Callable[[Params, Batch, DropoutKey | None], Float[Array, "B N C"]]
+TaskOutputs = Callable[[Array, Batch], dict[str, Array]]
 TaskLoss = Callable[[Float[Array, "B N C"], Batch], Sums]
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
+ONE_TEXT = {name: name for name in ("tokens", "segment_ids", "positions", "token_types")}
+TWO_TEXTS = {
+    name: name
+    for side in ("", "decoder_")
+    for name in (f"{side}tokens", f"{side}segment_ids", f"{side}positions")
+}
+WORD_HEADS = ("mlm", "causal_lm", "seq2seq_lm")
+
+
 def make_forward(model: Any) -> Forward:
     """``model.apply`` on a batch's fields."""
+    names = TWO_TEXTS if isinstance(model, Seq2SeqModel) else ONE_TEXT
+    # Tokens against the vocabulary are all of a row's, or those that ``at`` names; ``starts`` are examples'.
+    chosen = "at" if model.head in WORD_HEADS else "starts"
 
     def forward(params: Params, batch: Batch, key: DropoutKey | None) -> Float[Array, "B N C"]:
-        fields = (batch[name] for name in ("tokens", "segment_ids", "positions", "token_types", "starts"))
-        return model.apply({"params": params}, *fields, dropout_key=key)
+        fields: dict[str, Array | None] = {argument: batch[name] for argument, name in names.items()}
+        if names is ONE_TEXT:
+            fields["starts"] = batch.get(chosen)
+        return model.apply({"params": params}, **fields, dropout_key=key)
 
     return forward
 
@@ -107,10 +123,10 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(forward: Forward) -> Callable[[Params, Batch], Float[Array, "B N C"]]:
-    """``eval_step(params, batch) -> logits``, without dropout."""
+def make_eval_step(forward: Forward, outputs: TaskOutputs) -> Callable[[Params, Batch], dict[str, Array]]:
+    """``eval_step(params, batch) -> outputs`` of the task, without dropout."""
 
-    def eval_step(params: Params, batch: Batch) -> Float[Array, "B N C"]:
-        return forward(params, batch, None)
+    def eval_step(params: Params, batch: Batch) -> dict[str, Array]:
+        return outputs(forward(params, batch, None), batch)
 
     return eval_step

@@ -60,10 +60,11 @@ def train(experiment: Experiment, *, quiet: bool = False) -> Run:
 def _prepare(experiment: Experiment, directory: RunDirectory, progress: Progress) -> tuple[Prepared, str]:
     """Everything up to the first compilation. The data is read before any device is touched, so that a
     mistake in it does not cost time on an accelerator."""
-    rows = Rows(experiment.data)
+    task = make_task(experiment)
+    rows = Rows(experiment.data, task.columns_read)
     description = _describe(experiment, directory, rows)
     check_fit(experiment, description)
-    splits = rows.tokenize(make_task(experiment), description.tokenizer)
+    splits = rows.tokenize(task, description.tokenizer)
     for split in splits.values():
         progress.say(split.summary())
     experiment, reason = _resolve(experiment)
@@ -83,6 +84,7 @@ def _train(
     with Checkpoints(directory.checkpoints, keep=keep) as checkpoints:
         state, record, position, resumed = _start_or_resume(prepared, directory, checkpoints, progress)
         extra = {"precision": reason, "peak_flops": prepared.peak, "parameters": count(state.params)}
+        extra["rows"] = prepared.rows_fingerprints
         entry = collect_provenance(prepared.fingerprints, extra)
         write_provenance(directory.path, entry, resumed_step=resumed)
         log = MetricsLog(directory.path, resumed_step=resumed, primary=jax.process_index() == 0)

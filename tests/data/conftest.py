@@ -46,6 +46,13 @@ class WordTask:
     labels: tuple[str, ...] = ()
     source_names: tuple[str, ...] = ()
     weighed: bool = False
+    text: str = "text"
+    text_pair: str | None = None
+
+    @property
+    def columns_read(self):
+        pair = {} if self.text_pair is None else {"data.text_pair": self.text_pair}
+        return {"data.text": self.text, **pair, "data.label": "label"}
 
     def resolve_labels(self, values, declared=(), source_names=()):
         found = declared or source_names or sorted({v for v in values if isinstance(v, str)})

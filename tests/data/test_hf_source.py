@@ -126,6 +126,12 @@ dataset_info:
         names:
           '0': neg
           '1': pos
+  - name: tags
+    sequence:
+      class_label:
+        names:
+          '0': O
+          '1': B-X
 ---
 """
     hub.files = {
@@ -137,7 +143,7 @@ dataset_info:
     source = find_source("hf:org/name:two")
     assert source.splits == ("train", "validation")
     assert source.open("validation")[0] == {"text": "b", "label": 0}
-    assert source.open("train").label_names == {"label": ("neg", "pos")}
+    assert source.open("train").label_names == {"label": ("neg", "pos"), "tags": ("O", "B-X")}
     assert "one/part.csv" not in hub.fetched
     with pytest.raises(SourceError, match=r"name one of its configs \(one, two\)"):
         find_source("hf:org/name")

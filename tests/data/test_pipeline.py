@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,9 +67,13 @@ def test_a_second_run_reads_the_cache_and_gets_the_same(tmp_path, word_task, mon
 
 def test_the_texts_of_the_training_rows_come_in_order_before_anything_is_tokenised(tmp_path, word_task):
     config = DataConfig(train=f"jsonl:{write(tmp_path / 'a.jsonl', ROWS)}", limit=50)
-    rows = Rows(config)
+    rows = Rows(config, {"data.text": config.text})
     found = list(rows.texts())
-    assert found == texts(rows.tokenize(word_task, None)["train"]) == list(Rows(config).texts())
+    assert (
+        found
+        == texts(rows.tokenize(word_task, None)["train"])
+        == list(Rows(config, {"data.text": config.text}).texts())
+    )
     assert len(found) == 50
 
 
@@ -78,7 +83,7 @@ def test_what_is_no_text_is_left_out_of_the_texts(tmp_path):
     config = DataConfig(
         train=f"jsonl:{write(tmp_path / 'a.jsonl', rows)}", text_pair="b", holdout=(0.0, 0.0), on_error="skip"
     )
-    assert list(Rows(config).texts()) == ["two", "x?y", "one", "four"]
+    assert list(Rows(config, {"data.text": config.text}).texts()) == ["two", "x?y", "one", "four"]
 
 
 def test_changed_data_is_seen(tmp_path, word_task):
@@ -155,8 +160,9 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path, word_task):
         DataError, match=r"no column 'text' \(data\.text\); the columns are 'review', 'stars'.*--data\.text"
     ):
         load_splits(DataConfig(train=f"jsonl:{path}"), word_task, None)
+    pairs = replace(word_task, text="review", text_pair="b")
     with pytest.raises(DataError, match=r"no column 'b' .*--data\.text-pair"):
-        load_splits(DataConfig(train=f"jsonl:{path}", text="review", text_pair="b"), word_task, None)
+        load_splits(DataConfig(train=f"jsonl:{path}", text="review", text_pair="b"), pairs, None)
 
 
 def test_too_few_rows_for_a_split_are_said(tmp_path, word_task):

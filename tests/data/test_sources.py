@@ -136,6 +136,18 @@ def test_parquet(tmp_path):
     assert records.where(2) == f"{path}: row 3"
 
 
+def test_parquet_tags_have_the_names_of_their_labels(tmp_path):
+    path = tmp_path / "a.parquet"
+    names = {"feature": {"names": ["O", "B-X"], "_type": "ClassLabel"}, "_type": "Sequence"}
+    table = pa.table({"tokens": [["a", "b"]], "ner_tags": [[0, 1]]}).replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": {"ner_tags": names}}})}
+    )
+    pq.write_table(table, path)
+    records = open_source(f"parquet:{path}")
+    assert records[0] == {"tokens": ["a", "b"], "ner_tags": [0, 1]}
+    assert records.label_names == {"ner_tags": ("O", "B-X")}
+
+
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [str(i) * 50 for i in range(1000)]}), path)

@@ -180,6 +180,43 @@ def test_builders_that_tfds_hides_without_tensorflow_are_found(monkeypatch):
             open_source(f"tfds:glue/{config}", "train")
 
 
+def test_tags_and_answers_come_as_plain_lists(tmp_path):
+    import tensorflow_datasets as tfds
+
+    features = tfds.features.FeaturesDict(
+        {
+            "tokens": tfds.features.Sequence(tfds.features.Text()),
+            "ner": tfds.features.Sequence(tfds.features.ClassLabel(names=["O", "B-X"])),
+            "answers": tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32}),
+        }
+    )
+
+    class Tagged(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            yield (
+                0,
+                {"tokens": ["né", "b"], "ner": ["O", "B-X"], "answers": [{"text": "b", "answer_start": 3}]},
+            )
+
+    builder = Tagged(data_dir=tmp_path)
+    builder.download_and_prepare(file_format="array_record")
+    records = open_source(f"tfds:{builder.data_dir}", "train")
+    assert records[0] == {
+        "tokens": ["né", "b"],
+        "ner": [0, 1],
+        "answers": {"text": ["b"], "answer_start": [3]},
+    }
+    assert records.label_names == {"ner": ("O", "B-X")}
+
+
 def test_unknown_data_sets_and_configs_are_named():
     with pytest.raises(SourceError, match="TFDS has no data set 'nonsense'"):
         open_source("tfds:nonsense")

@@ -51,6 +51,26 @@ trees = st.dictionaries(
 )
 
 
+@pytest.mark.parametrize("kind", ["zip", "w:gz"])
+def test_a_member_is_read_without_being_written(tmp_path, kind):
+    path = tmp_path / "archive"
+    members = {"top/a": b"one", "top/b": b""}
+    make_zip(path, members) if kind == "zip" else make_tar(path, members, kind)
+    with open_archive(path) as archive:
+        assert {name: archive.read(name) for name in archive.files} == members
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_member_is_not_read(tmp_path):
+    path = tmp_path / "archive"
+    make_zip(path, {"a": b"one " * 1000})
+    content = bytearray(path.read_bytes())
+    content[40] ^= 0xFF
+    path.write_bytes(content)
+    with open_archive(path) as archive, pytest.raises(SourceError, match="is damaged"):
+        archive.read("a")
+
+
 @settings(max_examples=25, deadline=None)
 @given(trees, st.sampled_from(["zip", "w", "w:gz", "w:bz2", "w:xz"]))
 def test_what_goes_in_comes_out(members, kind):

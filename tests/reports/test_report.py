@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from jaxtune.reports.report import ReportFacts, build_report, mistakes
-from jaxtune.tasks.metrics import classification_metrics, regression_metrics
+from jaxtune.tasks.scoring.classification import classification_metrics
+from jaxtune.tasks.scoring.regression import regression_metrics
 
 CONFIG = {
     "task": "classification",
@@ -44,6 +45,7 @@ def classification(**changes):
         },
         "results": {"validation": {"accuracy": 0.5}, "test": TEST},
         "predictions": PREDICTIONS,
+        "lengths": {"train": [3, 5, 9], "test": [4]},
         "provenance": {"versions": {"jax": "0.10.2"}, "commit": "abc"},
     }
     return build_report(ReportFacts(**(facts | changes)))
@@ -51,7 +53,8 @@ def classification(**changes):
 
 def test_a_report_of_a_classification():
     files = classification()
-    assert set(files) == {"report.md", "learning_curve.png", "confusion_matrix.png"}
+    drawn = ("learning_curve", "confusion_matrix", "reliability", "lengths")
+    assert set(files) == {"report.md", *(f"{name}.{kind}" for name in drawn for kind in ("png", "svg"))}
     text = files["report.md"].decode()
     assert text.startswith("# reviews\n\nClassification of `csv:reviews.csv`, fine-tuned from `org/encoder`.")
     assert "**accuracy on the test split: 0.7500**" in text
@@ -64,8 +67,8 @@ def test_a_report_of_a_classification():
     assert re.search(r"\| `optim\.learning_rate` +\| `5e-05` +\|", text)
     assert "model.dropout" not in text
     assert re.search(r"\| versions jax \| 0\.10\.2 +\|", text)
-    for picture in re.findall(r"\]\((\w+\.png)\)", text):
-        assert picture in files
+    shown = set(re.findall(r"\]\((\w+\.png)\)", text))
+    assert shown == {name for name in files if name.endswith(".png")}
 
 
 def test_the_most_confident_mistake_comes_first_and_stays_one_line():
@@ -78,7 +81,10 @@ def test_a_report_of_a_regression():
     predictions = [{"text": "a", "target": 1.0, "value": 1.5}, {"text": "b", "target": 1.0, "value": -2.0}]
     metrics = regression_metrics(np.array([[1.5], [-2.0]]), np.array([1.0, 1.0]))
     files = classification(labels=(), metric="pearson", results={"test": metrics}, predictions=predictions)
-    assert set(files) == {"report.md", "learning_curve.png"}
+    assert set(files) == {
+        "report.md",
+        *(f"{n}.{k}" for n in ("learning_curve", "lengths") for k in ("png", "svg")),
+    }
     text = files["report.md"].decode()
     assert "**pearson on the test split: 0.0000**" in text
     assert re.search(r"Largest errors.*-2\.0000 \| b.*1\.5000 \| a", text, re.DOTALL)

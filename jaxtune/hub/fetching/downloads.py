@@ -1,7 +1,7 @@
 """HTTP as a package index needs it: the user's certificates, credentials that stay with their host, resume.
 
 Standard library only: the proxies of the environment are used, and the certificate files named by
-``SSL_CERT_FILE``, ``PIP_CERT``, ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``.
+``SSL_CERT_FILE``, ``PIP_CERT``, ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE`` or ``NODE_EXTRA_CA_CERTS``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PAUSE_SECONDS = 0.5
 _CHUNK = 1 << 18
 
 
-def download(url: str, target: Path, *, sha256: str | None, label: str | None = None) -> Path:
+def download(
+    url: str, target: Path, *, sha256: str | None, sha512: str | None = None, label: str | None = None
+) -> Path:
     """Fetch ``url`` to ``target`` unless it is there; ``target`` only ever exists complete and verified.
 
     A broken or killed transfer leaves ``target.part``. With a digest to check the whole against, the next
@@ -43,7 +45,8 @@ def download(url: str, target: Path, *, sha256: str | None, label: str | None = 
     Args:
         url: ``http(s):`` or ``file:`` address; credentials in it are sent to its own host only.
         target: file to make.
-        sha256: expected digest in hex; none verifies nothing but the announced length.
+        sha256: expected digest in hex; without any, nothing but the announced length is verified.
+        sha512: another expected digest in hex; where both are given, both are verified.
         label: name shown beside the progress bar.
 
     Raises:
@@ -53,10 +56,12 @@ def download(url: str, target: Path, *, sha256: str | None, label: str | None = 
         if target.exists():
             return target
         part = target.with_name(target.name + ".part")
-        if sha256 is None:
+        given = {"sha256": sha256, "sha512": sha512}
+        expected = {algorithm: digest.lower() for algorithm, digest in given.items() if digest}
+        if not expected:
             discard(part)
         try:
-            _fetch_verified(url, part, sha256 and sha256.lower(), label or target.name)
+            _fetch_verified(url, part, expected, label or target.name)
             flush(part)
             part.replace(target)
         except OSError as error:
@@ -92,29 +97,44 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def with_login(url: str, index: str) -> str:
+    """``url`` with the user and password of the address ``index``, if both are on the same host."""
+    theirs, ours = urllib.parse.urlsplit(url), urllib.parse.urlsplit(index)
+    login, _, _ = ours.netloc.rpartition("@")
+    same = (theirs.scheme, theirs.hostname, theirs.port) == (ours.scheme, ours.hostname, ours.port)
+    if not login or "@" in theirs.netloc or not same:
+        return url
+    return urllib.parse.urlunsplit(theirs._replace(netloc=f"{login}@{theirs.netloc}"))
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file in hex."""
+    return _file_digest(path, "sha256")
+
+
+def _file_digest(path: Path, algorithm: str) -> str:
     with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return hashlib.file_digest(handle, algorithm).hexdigest()
 
 
-def _fetch_verified(url: str, part: Path, sha256: str | None, label: str) -> None:
-    """Leave in ``part`` all bytes of ``url`` with the expected digest, or raise and leave nothing wrong."""
+def _fetch_verified(url: str, part: Path, expected: dict[str, str], label: str) -> None:
+    """Leave in ``part`` all bytes of ``url`` with the expected digests, or raise and leave nothing wrong."""
     in_one_piece = _transfer(url, part, label)
-    if sha256 is None:
+    if not expected:
         return
-    digest = file_sha256(part)
-    if digest != sha256 and not in_one_piece:
+    digests = {algorithm: _file_digest(part, algorithm) for algorithm in expected}
+    if digests != expected and not in_one_piece:
         # What an earlier try left may be damaged or of another file: one clean start before giving up.
         discard(part)
         _transfer(url, part, label)
-        digest = file_sha256(part)
-    if digest != sha256:
-        discard(part)
-        raise SourceError(
-            f"{redact(url)} is not the file that was asked for: its sha256 is {digest}, expected {sha256}. "
-            "Nothing was kept. Correct the digest, or do not use this source."
-        )
+        digests = {algorithm: _file_digest(part, algorithm) for algorithm in expected}
+    for algorithm, digest in digests.items():
+        if digest != expected[algorithm]:
+            discard(part)
+            raise SourceError(
+                f"{redact(url)} is not the file that was asked for: its {algorithm} is {digest}, expected "
+                f"{expected[algorithm]}. Nothing was kept. Correct the digest, or do not use this source."
+            )
 
 
 def _transfer(url: str, part: Path, label: str) -> bool:
@@ -210,7 +230,7 @@ def _authorization(parts: urllib.parse.SplitResult) -> str | None:
 
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    for name in ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
         bundle = Path(os.environ.get(name) or "/nonexistent")
         if bundle.is_file():
             context.load_verify_locations(cafile=bundle)

@@ -17,11 +17,11 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.fetching.downloads import read_url, reason, redact
+from jaxtune.hub.fetching.downloads import read_url, reason, redact, with_login
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,11 @@ def list_files(name: str, index: str) -> list[IndexFile]:
         ) from error
     # A page from the network must not make us read local files, nor write outside the cache.
     schemes = ("https://", "http://")
-    return [_with_credentials(f, index) for f in files if f.url.startswith(schemes) and _is_plain(f.filename)]
+    return [
+        replace(file, url=with_login(file.url, index))
+        for file in files
+        if file.url.startswith(schemes) and _is_plain(file.filename)
+    ]
 
 
 def normalise(name: str) -> str:
@@ -168,17 +172,6 @@ def _list_folder(index: str, name: str) -> list[IndexFile]:
 
 def _is_plain(filename: str) -> bool:
     return not filename.startswith(".") and not set(filename) & set("/\\\0")
-
-
-def _with_credentials(file: IndexFile, index: str) -> IndexFile:
-    """The same file with the index's user and password, if it lies on the same host."""
-    theirs, ours = urllib.parse.urlsplit(file.url), urllib.parse.urlsplit(index)
-    login, _, _ = ours.netloc.rpartition("@")
-    same = (theirs.scheme, theirs.hostname, theirs.port) == (ours.scheme, ours.hostname, ours.port)
-    if not login or "@" in theirs.netloc or not same:
-        return file
-    url = urllib.parse.urlunsplit(theirs._replace(netloc=f"{login}@{theirs.netloc}"))
-    return IndexFile(file.filename, url, file.sha256)
 
 
 def _pip_config() -> dict[str, str]:

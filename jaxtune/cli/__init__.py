@@ -9,14 +9,17 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxtune import files
+from jaxtune.cli.generate import Generate
+from jaxtune.cli.output import check_output, json_line, lines_of_stdin, print_lines, write_output
+from jaxtune.cli.table import Table
 from jaxtune.config import Experiment, load_yaml
-from jaxtune.errors import ConfigError, DataError, JaxtuneError, RunError
+from jaxtune.errors import ConfigError, JaxtuneError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -85,141 +88,22 @@ class Predict:
         if self.text and not texts:
             raise ConfigError("--text names no text; expected one or more")
         if self.output:
-            _check_output(self.output, self.overwrite)
+            check_output(self.output, self.overwrite)
         run = open_run(self.run)
         if self.input:
             predictions = run.predict_file(self.input)
         elif texts:
             predictions = run.predict(texts)
         else:
-            lines = _lines_of_stdin()
+            lines = lines_of_stdin()
             answers = run.predict(lines)
             predictions = [{"text": line, "prediction": answer} for line, answer in zip(lines, answers)]
         if self.output:
-            _write_output(self.output, map(_json_line, predictions))
+            write_output(self.output, map(json_line, predictions))
             print(f"{len(predictions)} predictions written to {self.output}", file=sys.stderr)
         else:
-            _print_lines(map(_json_line, predictions))
+            print_lines(map(json_line, predictions))
         return 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Generate:
-    """Let a decoder continue texts, or an encoder-decoder answer them: from the command line, a file, or standard input.
-
-    Example: jaxtune generate SmolLM2-135M-Instruct.Q4_1.gguf --prompt "The capital of France is" --max-new-tokens 8
-
-    Example: jaxtune generate my-model --chat --prompt "Who are you?" --temperature 0.7 --top-p 0.9
-
-    Example: jaxtune generate my-model --input prompts.jsonl --output texts.jsonl --num-beams 4
-    """
-
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Run directory, or a checkpoint by any name: folder, .gguf file, org/name, pypi:…, gs://…"""
-    prompt: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Prompts."""
-    input: str | None = None
-    """File of prompts: .txt with one a line, or .jsonl with strings, or objects with a prompt, messages or text."""
-    output: str | None = None
-    """File for the texts, one JSON line each; none prints them."""
-    overwrite: bool = False
-    """Replace the output file if it exists."""
-    chat: bool = False
-    """Take each prompt as what a user says, through the checkpoint's chat template."""
-    max_new_tokens: int | None = None
-    """Tokens to generate at most; none is 64."""
-    temperature: float | None = None
-    """Draw tokens; below 1 prefers likely ones more. With none of this and the next three, the likeliest token is taken."""
-    top_k: int | None = None
-    """Draw from the so many likeliest tokens."""
-    top_p: float | None = None
-    """Draw from the fewest tokens whose probabilities sum to this."""
-    min_p: float | None = None
-    """Draw from the tokens at least so many times as likely as the likeliest."""
-    repetition_penalty: float | None = None
-    """Above 1 makes tokens that are there already less likely."""
-    no_repeat_ngram_size: int | None = None
-    """No sequence of so many tokens comes twice."""
-    num_beams: int | None = None
-    """Beam search with so many beams."""
-    num_beam_groups: int | None = None
-    """Diverse beam search: groups of beams that avoid each other's words; needs --diversity-penalty."""
-    diversity_penalty: float | None = None
-    """What a word costs that an earlier group took."""
-    length_penalty: float | None = None
-    """Beams are ranked by log probability / length^length_penalty; none is 1."""
-    early_stopping: Literal["true", "false", "never"] | None = None
-    """End a beam search as soon as all beams have ended, when no better one is likely (default), or never before none is possible."""
-    num_return_sequences: int | None = None
-    """Texts per prompt: samples, or the best beams."""
-    forced_bos_token_id: int | None = None
-    """First token of the text: the target language of mBART."""
-    stop: Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction] = ()
-    """Strings that end a text where they would begin."""
-    seed: int | None = None
-    """Of drawing; none is 0."""
-    checkpoint_settings: bool = False
-    """Search or sample as the checkpoint's generation_config.json says; what is given here goes before it."""
-    batch_size: int = 16
-    """Rows computed at once; every beam counts."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Compute type of the network."""
-    json: bool = False
-    """Print JSON lines with prompt, text and why it ended, also for one prompt."""
-
-    def __call__(self) -> int:
-        from jaxtune import load_pretrained
-
-        prompts = self._prompts()
-        if self.output:
-            _check_output(self.output, self.overwrite)
-        lm = load_pretrained(self.source, "auto", precision=self.precision)
-        plain = len(prompts) == 1 and (self.num_return_sequences or 1) == 1 and not (self.json or self.output)
-        turns = [[{"role": "user", "content": p}] if self.chat and isinstance(p, str) else p for p in prompts]
-        live = plain and sys.stdout.isatty() and (self.num_beams or 1) == 1
-        on_text = (lambda _, piece: print(piece, end="", flush=True)) if live else None
-        found = lm.generate(
-            turns,
-            details=True,
-            on_text=on_text,
-            batch_size=self.batch_size,
-            checkpoint_settings=self.checkpoint_settings,
-            **self._settings(),
-        )
-        if plain:
-            print("" if live else found[0].text)
-            return 0
-        lines = []
-        for prompt, texts in zip(prompts, found):
-            for one in texts if isinstance(texts, list) else [texts]:
-                score = {} if one.score is None else {"score": one.score}
-                lines.append(_json_line({"prompt": prompt, "text": one.text, "ended": one.ended, **score}))
-        if self.output:
-            _write_output(self.output, lines)
-            print(f"{len(lines)} texts written to {self.output}", file=sys.stderr)
-        else:
-            _print_lines(lines)
-        return 0
-
-    def _prompts(self) -> list[Any]:
-        from jaxtune.generation.prompt_files import read_prompts
-
-        given = [prompt for some in self.prompt for prompt in some]
-        if self.prompt and self.input:
-            raise ConfigError("give either --prompt or --input, not both")
-        if self.prompt and not given:
-            raise ConfigError("--prompt names no prompt; expected one or more")
-        if self.input:
-            return read_prompts(self.input)
-        return given or _lines_of_stdin("nothing to continue", "--prompt")
-
-    def _settings(self) -> dict[str, Any]:
-        from jaxtune.generation.settings import GenerationSettings
-
-        names = [f.name for f in dataclasses.fields(GenerationSettings) if hasattr(self, f.name)]
-        early = {"true": True, "false": False}.get(self.early_stopping or "", self.early_stopping)
-        stop = tuple(text for some in self.stop for text in some)
-        return {name: getattr(self, name) for name in names} | {"early_stopping": early, "stop": stop or None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,6 +171,7 @@ COMMANDS: dict[str, Any] = {
     "predict": Predict,
     "generate": Generate,
     "export": Export,
+    "table": Table,
     "info": Info,
 }
 
@@ -300,6 +185,7 @@ Fine-tune language models in JAX/Flax: Hugging Face checkpoints in, Hugging Face
   predict    predict with a run           jaxtune predict runs/movie-reviews --text "A film to see twice."
   generate   continue or answer texts     jaxtune generate my-model --prompt "The capital of France is"
   export     a run, or any checkpoint, as a Hugging Face folder  jaxtune export runs/movie-reviews my-model
+  table      runs, tasks and seeds, compared  jaxtune table sentiment --run --format latex
   info       versions, devices, or a run  jaxtune info runs/movie-reviews
 
 Each command explains itself: jaxtune train --help. Ready-made experiments: python experiments/classification.py --help
@@ -437,52 +323,6 @@ def _read_config(path: str) -> Experiment:
         raise ConfigError(f"--config {path}: not valid UTF-8 at byte {error.start}; {expected}") from None
 
 
-def _check_output(path: str, overwrite: bool) -> None:
-    """Refuse a place for predictions before the work of making them."""
-    if files.is_dir(path):
-        raise RunError(f"--output {path} is a folder; expected the name of a file")
-    if files.exists(path) and not overwrite:
-        raise RunError(f"{path} exists; choose another --output, or replace it with --overwrite")
-
-
-def _write_output(path: str, lines: Iterable[str]) -> None:
-    try:
-        files.write_text(path, "".join(f"{line}\n" for line in lines))
-    except OSError as error:
-        raise RunError(
-            f"{path} cannot be written: {error.strerror or error}. Choose another --output."
-        ) from error
-
-
-def _json_line(value: Any) -> str:
-    line = json.dumps(value, ensure_ascii=False)
-    try:
-        line.encode(sys.stdout.encoding or "utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, or a terminal that knows few characters
-        return json.dumps(value)
-    return line
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
-    sys.stdout.flush()  # here, where a reader that has gone is noticed
-
-
-def _lines_of_stdin(nothing: str = "nothing to predict", option: str = "--text") -> list[str]:
-    if sys.stdin is None or sys.stdin.isatty():
-        raise DataError(f"{nothing}: give {option}, --input FILE, or lines on standard input")
-    try:
-        lines = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"standard input is not valid UTF-8 (byte {error.start}); expected one text a line"
-        ) from None
-    if not lines:
-        raise DataError(f"{nothing}: standard input is empty; give {option}, --input FILE, or lines")
-    return lines
-
-
 def _print_facts(facts: Mapping[str, Any]) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -490,7 +330,3 @@ def _print_facts(facts: Mapping[str, Any]) -> None:
             value = [f"{k} {v}" for k, v in value.items()]
         shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
         print(f"{name:<{width}}  {'none' if shown in (None, '') else shown}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
