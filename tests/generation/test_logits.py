@@ -97,7 +97,8 @@ def test_min_p():
 
 # Properties
 
-logit_rows = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12)
+# XLA on a CPU takes a subnormal number for zero.
+logit_rows = st.lists(st.floats(-20, 20, width=32, allow_subnormal=False), min_size=2, max_size=12)
 
 
 @given(logit_rows, st.floats(0.01, 0.99))

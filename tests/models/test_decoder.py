@@ -65,7 +65,7 @@ def test_scanned_and_rematerialised_forms_are_the_same_function(name):
         params = stack_layers(params) if scan else params
 
         def total(params):
-            logits = model.apply(
+            logits = jax.jit(model.apply)(
                 {"params": params}, TOKENS, np.ones_like(TOKENS), dropout_key=dropout_key(0, 1)
             )[..., :60]
             return jnp.square(logits).sum(), logits
@@ -86,11 +86,11 @@ def test_scanned_and_rematerialised_forms_are_the_same_function(name):
 def test_packed_texts_do_not_see_each_other(name):
     model, params = built(CONFIGS[name])
     a, b = TOKENS[:1, :4], TOKENS[1:]
-    alone = [model.apply({"params": params}, x, np.ones_like(x)) for x in (a, b)]
+    alone = [jax.jit(model.apply)({"params": params}, x, np.ones_like(x)) for x in (a, b)]
     tokens = np.concatenate([a, b, np.zeros((1, 2), int)], axis=1)
     segments = np.repeat([1, 2, 0], [4, 9, 2])[None]
     positions = np.concatenate([np.arange(4), np.arange(9), np.zeros(2, int)])[None]
-    packed = model.apply({"params": params}, tokens, segments, positions)
+    packed = jax.jit(model.apply)({"params": params}, tokens, segments, positions)
     np.testing.assert_allclose(packed[0, :4], alone[0][0], atol=2e-5)
     np.testing.assert_allclose(packed[0, 4:13], alone[1][0], atol=2e-5)
 
@@ -99,14 +99,16 @@ def test_packed_texts_do_not_see_each_other(name):
 def test_a_token_sees_none_after_it_and_a_window_forgets(name):
     config = CONFIGS[name]
     model, params = built(config)
-    logits = model.apply({"params": params}, TOKENS, np.ones_like(TOKENS))
+    logits = jax.jit(model.apply)({"params": params}, TOKENS, np.ones_like(TOKENS))
     later, first = TOKENS.copy(), TOKENS.copy()
     later[:, -1] = (later[:, -1] + 1) % 60
     first[:, 0] = (first[:, 0] + 1) % 60
-    changed = model.apply({"params": params}, later, np.ones_like(TOKENS))
+    changed = jax.jit(model.apply)({"params": params}, later, np.ones_like(TOKENS))
     np.testing.assert_array_equal(changed[:, :-1], logits[:, :-1])
     assert np.abs(changed[:, -1, :60] - logits[:, -1, :60]).max() > 1e-3
-    seen = np.abs(model.apply({"params": params}, first, np.ones_like(TOKENS)) - logits)[:, -1, :60].max()
+    seen = np.abs(jax.jit(model.apply)({"params": params}, first, np.ones_like(TOKENS)) - logits)[
+        :, -1, :60
+    ].max()
     reach = 1 + 3 * (3 - 1)  # three layers with a window of three
     assert (seen == 0.0) == (name == "mistral" and TOKENS.shape[1] > reach)
 
@@ -118,8 +120,10 @@ def test_a_classifier_reads_the_last_token_of_each_example(name):
     segments = np.array([[1, 1, 1, 2, 2, 2, 2, 0, 0], [1] * 9])
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 0, 0], np.arange(9)])
     starts = np.array([[0, 3], [0, 0]])
-    logits = model.apply({"params": params}, TOKENS, segments, positions, None, starts)
-    hidden = backbone.apply({"params": {"backbone": params["backbone"]}}, TOKENS, segments, positions)
+    logits = jax.jit(model.apply)({"params": params}, TOKENS, segments, positions, None, starts)
+    hidden = jax.jit(backbone.apply)(
+        {"params": {"backbone": params["backbone"]}}, TOKENS, segments, positions
+    )
     kernel = params["head"]["classifier"]["kernel"]
     np.testing.assert_allclose(logits[0], hidden[0, [2, 6]] @ kernel, atol=1e-5)
     np.testing.assert_allclose(logits[1, 0], hidden[1, 8] @ kernel, atol=1e-5)
@@ -127,15 +131,15 @@ def test_a_classifier_reads_the_last_token_of_each_example(name):
 
 def test_chosen_tokens_alone_get_logits():
     model, params = built(CONFIGS["llama"])
-    whole = model.apply({"params": params}, TOKENS, np.ones_like(TOKENS))
+    whole = jax.jit(model.apply)({"params": params}, TOKENS, np.ones_like(TOKENS))
     at = np.array([[1, 5], [0, 8]])
-    some = model.apply({"params": params}, TOKENS, np.ones_like(TOKENS), None, None, at)
+    some = jax.jit(model.apply)({"params": params}, TOKENS, np.ones_like(TOKENS), None, None, at)
     np.testing.assert_allclose(some, np.take_along_axis(whole, at[:, :, None], axis=1), atol=1e-6)
 
 
 def test_words_that_only_pad_the_table_are_never_likely():
     model, params = built(CONFIGS["llama"])
-    logits = model.apply({"params": params}, TOKENS, np.ones_like(TOKENS))
+    logits = jax.jit(model.apply)({"params": params}, TOKENS, np.ones_like(TOKENS))
     assert logits.shape[-1] == 128
     assert (logits[..., 60:] == np.finfo(np.float32).min).all()
     assert float(jax.nn.softmax(logits)[..., 60:].max()) == 0.0
