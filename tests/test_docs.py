@@ -63,8 +63,11 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
-def presets() -> dict[str, tuple[str, Experiment]]:
-    spec = importlib.util.spec_from_file_location("presets", ROOT / "experiments" / "classification.py")
+SCRIPTS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "PRESETS" in path.read_text())
+
+
+def presets(script: Path) -> dict[str, tuple[str, Experiment]]:
+    spec = importlib.util.spec_from_file_location("presets", script)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -95,8 +98,8 @@ def check_python(words: list[str]) -> None:
         return
     script = ROOT / words[0]
     assert script.is_file(), f"no script {words[0]}"
-    if words[0] == "experiments/classification.py":
-        tyro.extras.overridable_config_cli(presets(), args=words[1:])
+    if script in SCRIPTS:
+        tyro.extras.overridable_config_cli(presets(script), args=words[1:])
         return
     source = script.read_text(encoding="utf-8")
     for word in words[1:]:
@@ -262,8 +265,9 @@ def test_the_page_on_adding_a_family_shows_what_is_there():
 
 
 def test_every_preset_is_named():
-    for name in presets():
-        assert f"`{name}`" in TEXTS["docs/configuration.md"], name
+    for script in SCRIPTS:
+        for name in presets(script):
+            assert f"`{name}`" in TEXTS["docs/configuration.md"], name
 
 
 def test_every_file_of_a_run_is_explained():
