@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null)
+TESTS ?= tests
 RUN_DIR := runs/movie-reviews-quickstart
 
 .PHONY: help quickstart install install-dev test test-all lint fast-test bench-peer clean
@@ -27,7 +28,7 @@ lint: install-dev  ## ruff and mypy
 	$(BIN)/mypy
 
 fast-test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(TESTS)
 
 test-all: install-dev lint  ## with the slow ones: faults, long end-to-end runs
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -8,6 +8,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_SIZES = frozenset(
+    {
+        *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+        *("num_key_value_heads", "head_dim", "max_position_embeddings"),
+    }
+)
+"""Fields that count something there must be one of."""
+
 
 def read_fields(
     cls: type[T],
@@ -38,7 +46,16 @@ def read_fields(
         # A null in config.json stands for the default, as it does in transformers.
         if field.name not in values and raw.get(name) is not None:
             values[field.name] = _hashable(raw[name])
+        if field.name in _SIZES:
+            _check_size(name, values.get(field.name))
     return cls(**values)
+
+
+def _check_size(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(
+            f"config.json: {name}={value!r} is not supported; expected a whole number, 1 or more"
+        )
 
 
 def check_divides(config: Any, whole: str, part: str) -> None:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxtune.models.attention import Attention
 from jaxtune.models.cache import Cache, empty_cache
 from jaxtune.models.causal import CausalBackbone, next_word_head
+from jaxtune.models.config_reading import check_divides
 from jaxtune.models.family import Family
 from jaxtune.models.heads import SequenceHead, sequence_heads
 from jaxtune.models.layer_stack import layer_stack, of_layer
@@ -74,6 +75,13 @@ class DecoderConfig:
     attention_scale: float | None = None
     attention_soft_cap: float | None = None
     final_soft_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        check_divides(self, "num_attention_heads", "num_key_value_heads")
+        if self.head_dim % 2:
+            raise ValueError(
+                f"config.json: head_dim={self.head_dim} is odd, and rotary embeddings turn pairs of numbers"
+            )
 
     def with_dropout(self, rate: float) -> Self:
         """The same network with this rate at its only dropout, that of attention."""

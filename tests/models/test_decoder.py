@@ -171,3 +171,18 @@ def test_windows_follow_the_types_of_layers():
 def test_options_that_change_the_network_are_refused_by_name(config, option, value):
     with pytest.raises(ValueError, match=f"{option}={value!r} is not supported; use one of"):
         config.from_hf({option: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 is not divisible by num_key_value_heads=3"),
+        ({"head_dim": 5}, "head_dim=5 is odd"),
+        ({"hidden_size": 0, "head_dim": 4}, "hidden_size=0 is not supported"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers=-1 is not supported"),
+        ({"vocab_size": "60"}, "vocab_size='60' is not supported; expected a whole number"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LlamaConfig.from_hf({**SMALL, **settings})
