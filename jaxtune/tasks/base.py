@@ -84,10 +84,6 @@ class Task(Protocol):
     def dynamic(self) -> Any:
         """What changes examples anew in every epoch (see ``data.loader.Dynamic``), or none."""
 
-    @property
-    def writes(self) -> Mapping[str, Any] | None:
-        """Settings of the texts that an evaluation generates, or none where it generates none."""
-
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The task an experiment asks for. Raises ConfigError for options it does not have."""
@@ -140,7 +136,7 @@ class Task(Protocol):
         """Exact metrics of gathered outputs, ready for JSON.
 
         Args:
-            outputs: of all examples; with ``text`` and ``reference``, lists of str, where the task writes.
+            outputs: of all examples.
             examples: the ``Examples`` of the split.
 
         Raises DataError without an example, NonFiniteError for NaN or infinite outputs.
@@ -160,7 +156,6 @@ class PerExample:
     label: str
     per_token: ClassVar[frozenset[str]] = frozenset()
     dynamic: ClassVar[None] = None
-    writes: ClassVar[None] = None
 
     @property
     def columns_read(self) -> Mapping[str, str]:

@@ -19,7 +19,6 @@ class LanguageTask(Unlabelled):
     label_smoothing: float = 0.0
     per_token: ClassVar[frozenset[str]] = frozenset()
     dynamic: Any = None
-    writes: Mapping[str, Any] | None = None
     default_metric: ClassVar[str] = "loss"
     higher_is_better: ClassVar[bool] = False
     metric_names: ClassVar[tuple[str, ...]] = (*LANGUAGE_METRICS, "accuracy")

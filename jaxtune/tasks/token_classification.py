@@ -53,7 +53,6 @@ class TokenClassification:
     higher_is_better: ClassVar[bool] = True
     per_token: ClassVar[frozenset[str]] = frozenset({"labels"})
     dynamic: ClassVar[None] = None
-    writes: ClassVar[None] = None
 
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> TokenClassification:

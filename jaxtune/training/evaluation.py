@@ -92,8 +92,8 @@ class _Gathered:
     def _empty(self, name: str, values: np.ndarray) -> Any:
         if name in self._per_token:
             return [None] * self._count
-        dtype = np.float32 if np.issubdtype(values.dtype, np.floating) else values.dtype
-        return np.zeros((self._count, *values.shape[2:]), dtype)
+        # NaN until written, so that an example a plan left out could not pass for a result.
+        return np.full((self._count, *values.shape[2:]), np.nan, np.float32)
 
     def _put(self, name: str, values: np.ndarray, ids: tuple[int, ...]) -> None:
         found = self.outputs[name]

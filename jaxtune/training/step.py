@@ -22,12 +22,10 @@ TaskLoss = Callable[[Float[Array, "B N C"], Batch], Sums]
 Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 
-ONE_TEXT = {name: name for name in ("tokens", "segment_ids", "positions", "token_types")}
-TWO_TEXTS = {
-    name: name
-    for side in ("", "decoder_")
-    for name in (f"{side}tokens", f"{side}segment_ids", f"{side}positions")
-}
+ONE_TEXT = ("tokens", "segment_ids", "positions", "token_types")
+TWO_TEXTS = tuple(
+    f"{side}{name}" for side in ("", "decoder_") for name in ("tokens", "segment_ids", "positions")
+)
 WORD_HEADS = ("mlm", "causal_lm", "seq2seq_lm")
 
 
@@ -38,7 +36,7 @@ def make_forward(model: Any) -> Forward:
     chosen = "at" if model.head in WORD_HEADS else "starts"
 
     def forward(params: Params, batch: Batch, key: DropoutKey | None) -> Float[Array, "B N C"]:
-        fields: dict[str, Array | None] = {argument: batch[name] for argument, name in names.items()}
+        fields: dict[str, Array | None] = {name: batch[name] for name in names}
         if names is ONE_TEXT:
             fields["starts"] = batch.get(chosen)
         return model.apply({"params": params}, **fields, dropout_key=key)
