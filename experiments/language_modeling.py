@@ -30,7 +30,31 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             model=SMOLLM2,
             data=DataConfig(train="tfds:moby_dick", max_length=256),
             optim=RECIPE,
-            train=TrainConfig(epochs=1, batch_size=8, eval_every=100),
+            train=TrainConfig(epochs=1, batch_size=8, eval_every=100, eval_at_start=True),
+        ),
+    ),
+    "wikitext": (
+        "SmolLM2-135M on WikiText-2 from the Hub; its empty lines are left out.",
+        Experiment(
+            name="wikitext",
+            task="causal_lm",
+            model=SMOLLM2,
+            data=DataConfig(
+                train="hf:Salesforce/wikitext:wikitext-2-raw-v1", max_length=256, on_error="skip"
+            ),
+            optim=RECIPE,
+            train=TrainConfig(epochs=1, batch_size=16, eval_every=500, eval_at_start=True),
+        ),
+    ),
+    "alpaca": (
+        "SmolLM2-135M on instructions and replies, columns instruction, input, output: --data.train jsonl:FILE",
+        Experiment(
+            name="alpaca",
+            task="causal_lm",
+            model=SMOLLM2,
+            data=DataConfig(text="instruction", text_pair="input", reply="output", max_length=512),
+            optim=RECIPE,
+            train=TrainConfig(epochs=2, batch_size=8, eval_at_start=True),
         ),
     ),
     "chat": (

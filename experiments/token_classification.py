@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fine-tune an encoder to label words: entities, parts of speech.
+"""Fine-tune an encoder to label words: entities, parts of speech, semantic roles.
 
     python experiments/token_classification.py ner-finance
     python experiments/token_classification.py conll --data.train conll:train.txt --data.validation conll:valid.txt
@@ -32,6 +32,39 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             data=DataConfig(train="tfds:ner_finance", text="tokens", label="tags"),
             optim=RECIPE,
             train=TrainConfig(epochs=5, batch_size=16),
+        ),
+    ),
+    "conll2003": (
+        "BERT on CoNLL-2003: persons, organisations, places and others in newswire.",
+        Experiment(
+            name="conll2003",
+            task="token_classification",
+            model=BERT,
+            data=DataConfig(train="tfds:conll2003", text="tokens", label="ner"),
+            optim=OptimConfig(learning_rate=5e-5, schedule="linear", warmup=0.1, weight_decay=0.01),
+            train=TrainConfig(epochs=3, batch_size=32),
+        ),
+    ),
+    "pos": (
+        "BERT on the English Web Treebank of Universal Dependencies: 17 parts of speech.",
+        Experiment(
+            name="pos",
+            task="token_classification",
+            model=BERT,
+            data=DataConfig(train="tfds:universal_dependencies/en_ewt", text="tokens", label="upos"),
+            optim=OptimConfig(learning_rate=5e-5, schedule="linear", warmup=0.1, weight_decay=0.01),
+            train=TrainConfig(epochs=3, batch_size=32),
+        ),
+    ),
+    "srl": (
+        "BERT on your own semantic roles as BIO tags, a row per predicate: --data.train jsonl:FILE, columns `tokens`, `predicate` (words, or their places) and `tags`.",
+        Experiment(
+            name="srl",
+            task="token_classification",
+            model=BERT,
+            data=DataConfig(text="tokens", text_pair="predicate", label="tags"),
+            optim=OptimConfig(learning_rate=5e-5, schedule="linear", warmup=0.1, weight_decay=0.01),
+            train=TrainConfig(epochs=5, batch_size=32),
         ),
     ),
     "conll": (

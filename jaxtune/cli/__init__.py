@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxtune import files
+from jaxtune.cli import smoke
 from jaxtune.cli.generate import Generate
 from jaxtune.cli.output import check_output, json_line, lines_of_stdin, print_lines, write_output
 from jaxtune.cli.table import Table
@@ -215,14 +216,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def presets_main(presets: Mapping[str, tuple[str, Experiment]], argv: Sequence[str] | None = None) -> int:
-    """Entry point of an experiment script: ``script PRESET [--field value …]``.
+    """Entry point of an experiment script: ``script PRESET [--field value …] [--smoke]``.
 
     Args:
         presets: name → (one line of description, experiment).
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    experiment = tyro.extras.overridable_config_cli(dict(presets), args=argv)
-    return guarded(lambda: run_training(experiment))
+    fields = [word for word in argv if word != smoke.FLAG]
+    if fields and fields[0] in presets:  # its own --help; the list of all presets says it once
+        text, experiment = presets[fields[0]]
+        presets = {**presets, fields[0]: (f"{text}\n\n{smoke.HELP}", experiment)}
+    experiment = tyro.extras.overridable_config_cli(dict(presets), args=fields, description=smoke.HELP)
+    if smoke.FLAG not in argv:
+        return guarded(lambda: run_training(experiment))
+    keep = any(word.partition("=")[0] == "--output" for word in fields)
+    return guarded(lambda: smoke.run_smoke(experiment, keep=keep))
 
 
 def run_training(experiment: Experiment) -> int:

@@ -9,15 +9,14 @@ from jaxtyping import Int
 
 from jaxtune.data.examples import Examples
 from jaxtune.data.planning import StepPlan
+from jaxtune.labels import IGNORED
 
 Batch = dict[str, np.ndarray]
 """tokens, segment_ids, positions, token_types: int32 [B, S]; starts, example_ids: int32 [B, N];
 targets: int32 or float32 [B, N] or [B, N, k]; weights: float32 [B, N]. With a second text decoder_tokens,
 decoder_segment_ids, decoder_positions: int32 [B, T]. With a label per token labels: int32 [B, S] or [B, T],
-``IGNORED`` where there is none; or, of few tokens, at and labels: int32 [B, M]."""
-
-IGNORED = -100
-"""Label of a token that no loss counts, as torch has it."""
+``IGNORED`` where there is none; or, of few tokens, at and labels: int32 [B, M]. Where a text is several parts, parts:
+int32 [B, N, K], the tokens of each, and starts: int32 [B, N·K]."""
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -34,6 +33,7 @@ def build_batch(
 
     ``segment_ids`` are 0 at padding and 1, 2, … for the examples of a row; ``positions`` restart at each;
     ``starts`` are the places of their first tokens. An absent example has weight 0, id -1, start 0, target 0.
+    Where a text is several parts, each is kept apart as an example is: a segment, positions and a start of its own.
 
     Args:
       arrays_of: the ragged columns of an example by its id, labels among them, where they are not those stored.
@@ -49,6 +49,10 @@ def build_batch(
         "weights": np.zeros(per_example, np.float32),
         "example_ids": np.full(per_example, -1, np.int32),
     }
+    parts = examples.parts
+    if parts is not None:
+        batch["parts"] = np.zeros((*per_example, parts.shape[1]), np.int32)
+        batch["starts"] = np.zeros((len(planned), step.slots * parts.shape[1]), np.int32)
     text = _Side(batch, "", (len(planned), step.length), ("tokens", "token_types"))
     decoder = None
     if step.decoder_length:
@@ -62,7 +66,12 @@ def build_batch(
             start = text.put(i, n, arrays)
             if decoder is not None:
                 decoder.put(i, n, arrays)
-            batch["starts"][i, n], batch["weights"][i, n], batch["example_ids"][i, n] = start, 1.0, example
+            if parts is None:
+                batch["starts"][i, n] = start
+            else:
+                batch["parts"][i, n] = parts[example]
+                text.divide(i, n, start, parts[example])
+            batch["weights"][i, n], batch["example_ids"][i, n] = 1.0, example
             batch["targets"][i, n] = examples.targets[example]
     if most_labels is not None:
         batch |= _few_labels(batch.pop("labels"), most_labels)
@@ -96,6 +105,16 @@ class _Side:
         self._filled[row] = span.stop
         return start
 
+    def divide(self, row: int, n: int, start: int, parts: Int[np.ndarray, " K"]) -> None:
+        """Give each part of the ``n``-th example, which begins at ``start``, a segment, positions and a start."""
+        for k, length in enumerate(parts.tolist()):
+            if length:
+                span, number = slice(start, start + length), n * len(parts) + k
+                self._batch[self._segments][row, span] = number + 1
+                self._batch[self._positions][row, span] = np.arange(length)
+                self._batch["starts"][row, number] = start
+                start += length
+
 
 def _few_labels(labels: Int[np.ndarray, "B S"], most: int) -> Batch:
     """Where the labelled tokens are, and their labels; padded with token 0 and no label."""
@@ -110,6 +129,8 @@ def _few_labels(labels: Int[np.ndarray, "B S"], most: int) -> Batch:
 def unpack(batch: Batch) -> list[tuple[int, Int[np.ndarray, " n"]]]:
     """The ``(example id, tokens)`` a batch holds, row by row: the inverse of :func:`build_batch`."""
     found: list[tuple[int, np.ndarray]] = []
+    parts = batch["parts"].shape[-1] if "parts" in batch else 1
     for tokens, segments, ids in zip(batch["tokens"], batch["segment_ids"], batch["example_ids"]):
+        segments = (segments + parts - 1) // parts  # those of an example's parts follow each other
         found += [(int(e), tokens[segments == n + 1]) for n, e in enumerate(ids) if e >= 0]
     return found

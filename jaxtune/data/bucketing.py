@@ -48,17 +48,17 @@ def bucket_epoch(
     lengths: Int[np.ndarray, " n"],
     order: Int[np.ndarray, " n"],
     buckets: Sequence[int],
-    batch_size: int,
+    sizes: Sequence[int],
 ) -> list[tuple[tuple[int, ...], int]]:
     """Batches of one epoch as ``(example ids, row length)``, smallest bucket first.
 
-    Examples keep their order within a bucket. What does not fill a batch of its bucket goes into
-    the next larger one, so that only the last batch can have fewer than ``batch_size`` examples.
+    ``sizes`` says how many examples a batch of each bucket has. Examples keep their order within a bucket. What
+    does not fill a batch of its bucket goes into the next larger one, so that only the last batch can have fewer.
     """
     batches: list[tuple[tuple[int, ...], int]] = []
     waiting = np.zeros(0, np.int64)
     lower = 0
-    for bucket in buckets:
+    for bucket, batch_size in zip(buckets, sizes, strict=True):
         of_order = lengths[order]
         own = order[(of_order > lower) & (of_order <= bucket)]
         ids = np.concatenate([waiting, own])

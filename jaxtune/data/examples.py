@@ -19,6 +19,8 @@ from jaxtyping import Int, Num, UInt8
 _TEXT = {"tokens": np.int32, "token_types": np.uint8}
 _DECODER = {"decoder_tokens": np.int32}
 _LABELS = {"labels": np.int32}
+_NOTES = {"words": np.int32, "char_starts": np.int32, "char_ends": np.int32, "sentences": np.int32}
+"""What is known of each token beside its id, where a task asks for it; not for batches."""
 
 
 class Examples:
@@ -27,7 +29,8 @@ class Examples:
     Attributes:
         columns: ``tokens`` int32 and ``token_types`` uint8 [total], ``offsets`` int64 [n + 1], ``targets``
             int32 or float32 [n] or [n, k]; for a second text ``decoder_tokens`` int32 [total'] and
-            ``decoder_offsets``; for labels per token ``labels`` int32, as long as the text they belong to.
+            ``decoder_offsets``; for labels per token ``labels`` int32, as long as the text they belong to; for
+            texts that are several one after the other ``parts`` int32 [n, K], the tokens of each, 0 where absent.
         lengths: tokens of each text, int32 [n].
         decoder_lengths: tokens of each second text, or none.
     """
@@ -48,7 +51,8 @@ class Examples:
         """
         rows = list(examples)
         present = rows[0].keys() if rows else ()
-        columns = _ragged(rows, _TEXT, "offsets", "tokens")
+        notes = {name: dtype for name, dtype in _NOTES.items() if name in present}
+        columns = _ragged(rows, _TEXT | notes, "offsets", "tokens")
         two_texts = "decoder_tokens" in present
         if two_texts:
             columns |= _ragged(rows, _DECODER, "decoder_offsets", "decoder_tokens")
@@ -62,6 +66,8 @@ class Examples:
             columns |= labels
         targets = np.asarray([row.get("target", 0) for row in rows])
         whole = targets.dtype.kind in "iub"
+        if "parts" in present:
+            columns["parts"] = _padded([row["parts"] for row in rows])
         return cls({**columns, "targets": targets.astype(np.int32 if whole else np.float32)})
 
     @property
@@ -79,6 +85,11 @@ class Examples:
         """One number, or a few, per example."""
         return self.columns["targets"]
 
+    @property
+    def parts(self) -> Int[np.ndarray, "n K"] | None:
+        """Tokens of each part of a text that is several (the choices of a question), if it is."""
+        return self.columns.get("parts")
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -94,9 +105,11 @@ class Examples:
             "tokens": np.array(self.tokens_of(index), np.int32),
             "token_types": np.array(self.token_types_of(index), np.int32),
         }
-        for name in ("decoder_tokens", "labels"):
+        for name in ("decoder_tokens", "labels", *_NOTES):
             if name in self.columns:
                 found[name] = np.array(self._slice(name, index), np.int32)
+        if self.parts is not None:
+            found["parts"] = np.array(self.parts[index], np.int32)
         return found
 
     def tokens_of(self, index: int) -> Int[np.ndarray, " n"]:
@@ -146,6 +159,14 @@ class Examples:
             return cls(columns), meta
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return None
+
+
+def _padded(rows: Sequence[Any]) -> Int[np.ndarray, "n K"]:
+    """Rows of different lengths as one array, zeros behind the shorter ones."""
+    padded = np.zeros((len(rows), max(map(len, rows), default=0)), np.int32)
+    for i, row in enumerate(rows):
+        padded[i, : len(row)] = row
+    return padded
 
 
 def _ragged(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from jaxtune.config import DataConfig
+from jaxtune.data.augmentation import Augmentation, Augmented, Rewrite, augment
+from jaxtune.data.checks import counts_of, notes_on
 from jaxtune.data.examples import Examples
+from jaxtune.data.parts import Part, check_options, resolve
 from jaxtune.data.reading import read_batches
 from jaxtune.data.records import Records, Subset, fingerprint_of
-from jaxtune.data.scanning import Scan, scan
-from jaxtune.data.sources import Source, find_source
-from jaxtune.data.splits import SPLITS, rehash, three_way
-from jaxtune.data.tokenizing import tokenize_records
-from jaxtune.errors import ConfigError, DataError
+from jaxtune.data.sampling import few_shot, oversampled
+from jaxtune.data.scanning import as_text
+from jaxtune.data.tokenizing import Tokenized, tokenize_records
+from jaxtune.data.wordnet import open_wordnet
+from jaxtune.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ class Split:
     examples: Examples
     records: Records
     """``records[i]`` is the row of example ``i``."""
+    rows: np.ndarray
+    """Numbers of those rows [n]: equal ones, side by side, are pieces of one row."""
     labels: tuple[str, ...]
     fingerprint: str
     """Of tokens and targets: equal fingerprints mean equal examples."""
@@ -47,6 +52,10 @@ class Split:
     """Where the rows came from."""
     rows_fingerprint: str = ""
     """Of texts and labels as the source has them, whatever the tokenizer; blind to case and white space."""
+    repeats: np.ndarray | None = None
+    """How often each example is seen per epoch on average [n]; none is once."""
+    notes: tuple[str, ...] = ()
+    """Lines of the summary about what else there is to know."""
 
     def summary(self) -> str:
         """A few lines for a person: rows, labels, lengths, what was cut, doubled or skipped."""
@@ -57,9 +66,15 @@ class Split:
             f"  {_balance(self.examples, self.labels)}",
             f"  tokens: 5 % {low}, median {middle}, 95 % {high}, longest {most}; {self.truncated_share:.1%} cut",
         ]
+        if self.examples.decoder_lengths is not None:
+            low, middle, high, most = np.percentile(self.examples.decoder_lengths, [5, 50, 95, 100]).astype(
+                int
+            )
+            lines.append(f"  target tokens: 5 % {low}, median {middle}, 95 % {high}, longest {most}")
         if self.duplicates:
             share = self.duplicates / len(self.examples)
             lines.append(f"  {self.duplicates:,} ({share:.1%}) have a text that is in train too")
+        lines += [f"  {note}" for note in self.notes]
         if self.skipped:
             more = f"\n    and {len(self.skipped) - _LISTED:,} more" if len(self.skipped) > _LISTED else ""
             listed = "".join(f"\n    {reason}" for reason in self.skipped[:_LISTED])
@@ -87,60 +102,41 @@ class Splits(dict[str, Split]):
         return "\n".join(split.summary() for split in self.values())
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows chosen for a split, before they are tokenised."""
-
-    records: Records
-    found: Scan
-    origin: str
-    indices: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def chosen(self, indices: np.ndarray, origin: str) -> _Part:
-        return replace(self, indices=indices, origin=origin)
-
-    @property
-    def labels(self) -> list[Any]:
-        return [self.found.labels[i] for i in self.indices]
-
-    @property
-    def hashes(self) -> np.ndarray:
-        return self.found.hashes[self.indices]
-
-    @property
-    def fingerprint(self) -> str:
-        return fingerprint_of([np.ascontiguousarray(self.hashes).tobytes(), repr(self.labels)])
-
-
 class Rows:
     """The rows of each split, before they are tokenised. Sources are opened and scanned at first use.
 
     Args:
       config: sources and sizes.
       columns: option → column that must be there, as ``Task.columns_read``; the label only where it is read.
+      rewrite: translates texts there and back, for ``data.augment``.
 
-    Raises (at first use):
+    Raises (a ConfigError at once, the others at first use):
       SourceError: a source is not there or cannot be read.
       DataError: a missing column, or a split without rows.
-      ConfigError: no train source, or impossible shares.
+      ConfigError: no train source, or options that cannot be.
     """
 
-    def __init__(self, config: DataConfig, columns: Mapping[str, str]) -> None:
-        self.config, self.columns = config, columns
+    def __init__(
+        self, config: DataConfig, columns: Mapping[str, str], rewrite: Rewrite | None = None
+    ) -> None:
+        self.config, self.columns, self._rewrite = config, columns, rewrite
+        check_options(config)
+        self._augmentation = Augmentation.parse(config.augment)
 
     @cached_property
-    def _parts(self) -> dict[str, _Part]:
-        return _limited(_resolve(self.config, self.columns), self.config.limit)
+    def _parts(self) -> dict[str, Part]:
+        return resolve(self.config, self.columns)
 
     def texts(self) -> Iterator[str]:
-        """The texts of the training rows (of pairs both), in order; what is no text is left out."""
+        """The texts of the training rows (also of pairs, targets and choices), in order; what is no text is left out."""
         train = self._parts["train"]
-        columns = [name for name in (self.config.text, self.config.text_pair) if name is not None]
+        read = ("data.text", "data.text_pair", "data.target", "data.choices")
+        columns = [name for option, name in self.columns.items() if option.partition("[")[0] in read]
         for rows in read_batches(Subset(train.records, train.indices), "reading texts"):
             for row in rows:
                 values = () if isinstance(row, DataError) else (row.get(column) for column in columns)
                 for value in values:
-                    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                    text = as_text(value)
                     if isinstance(text, str):
                         # A lone surrogate is no Unicode text, and the tokenizer's library refuses it.
                         yield text.encode("utf-8", "replace").decode()
@@ -158,32 +154,88 @@ class Rows:
         config, train = self.config, self._parts["train"]
         names = train.records.label_names.get(config.label, ())
         task = task.resolve_labels(train.labels, tuple(config.labels), names)
+
+        def made(records: Records, name: str) -> Tokenized:
+            own = tuple(records.label_names.get(config.label, ()))
+            label = f"tokenising {name}"
+            return tokenize_records(
+                records, task, tokenizer, label=label, on_error=config.on_error, source_names=own
+            )
+
         splits: dict[str, Split] = {}
         for name, part in self._parts.items():
-            done = tokenize_records(
-                Subset(part.records, part.indices),
-                task,
-                tokenizer,
-                label=f"tokenising {name}",
-                on_error=config.on_error,
-                source_names=part.records.label_names.get(config.label, ()),
-            )
-            doubled = 0 if name == "train" else int(np.isin(part.hashes[done.kept], train.hashes).sum())
-            splits[name] = Split(
-                name=name,
-                examples=done.examples,
-                records=done.records,
-                labels=task.labels,
-                fingerprint=_fingerprint(done.examples),
-                skipped=done.skipped,
-                truncated_share=done.truncated / len(done.examples),
-                duplicates=doubled,
-                origin=part.origin,
-                rows_fingerprint=part.fingerprint,
-            )
+            if name == "train":
+                part = train = self._few(part, made, task.labels)
+                splits[name] = self._training(part, made, task.labels)
+                continue
+            done = made(Subset(part.records, part.indices), name)
+            doubled = int(np.isin(part.hashes[done.rows], train.hashes).sum())
+            splits[name] = _split(name, part, done, task.labels, duplicates=doubled)
             if doubled:
                 logger.warning("%s: %d examples have a text that is in train too", name, doubled)
         return Splits(splits, task.with_class_weights(splits["train"].examples.targets))
+
+    def _few(self, part: Part, made: _Make, labels: tuple[str, ...]) -> Part:
+        """The part with ``data.shots`` rows of each label, or all of it."""
+        config = self.config
+        if config.shots is None:
+            return part
+        done = made(Subset(part.records, part.indices), "train")
+        classes = counts_of(done.examples, labels).any() and done.examples.targets.ndim == 1
+        targets = done.examples.targets if classes else None
+        chosen = few_shot(part.hashes[done.rows], targets, config.shots, config.shots_seed, labels)
+        note = f"{config.shots} rows {'of each label' if classes else 'in all'}, of {len(part.indices):,}"
+        few = part.chosen(part.indices[done.rows[chosen]])
+        return replace(few, notes=(*part.notes, note))
+
+    def _training(self, part: Part, made: _Make, labels: tuple[str, ...]) -> Split:
+        """The training split: rows, changed copies of them, and how often each is seen."""
+        config, notes = self.config, part.notes
+        rows: Records = Subset(part.records, part.indices)
+        repeats = None if part.repeats is None else part.repeats[part.indices]
+        if config.augment:
+            rows = self._augmented(rows)
+            repeats = None if repeats is None else repeats[rows.origins]
+            notes += (f"{len(rows) - len(part.indices):,} changed copies beside the rows of the source",)
+        done = made(rows, "train")
+        repeats = None if repeats is None else repeats[done.rows]
+        if config.balance == "oversample":
+            targets = done.examples.targets
+            repeats = oversampled(targets, np.ones(len(targets)) if repeats is None else repeats)
+            shown = sorted(zip(repeats[np.unique(targets, return_index=True)[1]], np.unique(targets)))
+            notes += (
+                f"all labels seen equally often: {labels[shown[-1][1]]} {shown[-1][0]:.3g} times per epoch",
+            )
+        notes += notes_on(part, done.examples, labels, labelled="data.label" in self.columns)
+        return _split("train", part, done, labels, repeats=repeats, notes=notes)
+
+    def _augmented(self, rows: Records) -> Augmented:
+        wish, config = self._augmentation, self.config
+        words = {"synonyms", "insert"} & set(wish.shares)
+        synonyms = open_wordnet(config.wordnet).synonyms if words else None
+        return augment(
+            rows, config.text, wish, config.augment_copies, synonyms=synonyms, rewrite=self._rewrite
+        )
+
+
+_Make = Callable[[Records, str], Tokenized]
+"""Rows and the name of their split → examples."""
+
+
+def _split(name: str, part: Part, done: Tokenized, labels: tuple[str, ...], **more: Any) -> Split:
+    return Split(
+        name=name,
+        examples=done.examples,
+        records=done.records,
+        rows=done.rows,
+        labels=labels,
+        fingerprint=_fingerprint(done.examples),
+        skipped=done.skipped,
+        truncated_share=done.truncated / len(done.examples),
+        origin=part.origin,
+        rows_fingerprint=part.fingerprint,
+        **more,
+    )
 
 
 def load_splits(config: DataConfig, task: Any, tokenizer: Any) -> Splits:
@@ -191,106 +243,43 @@ def load_splits(config: DataConfig, task: Any, tokenizer: Any) -> Splits:
 
     Validation and test come from their own source if one is given, else from the train source's own split of
     that name if its rows have labels, else from a share of the training rows by a stable hash of their texts.
+    Changed copies (``data.augment``) are for training only and not among them.
     """
-    return Rows(config, task.columns_read).tokenize(task, tokenizer)
-
-
-def _resolve(config: DataConfig, columns: Mapping[str, str]) -> dict[str, _Part]:
-    """The rows of each split, in the order train, validation, test."""
-    if not config.train:
-        raise ConfigError("data.train: expected a source, as csv:reviews.csv or tfds:glue/sst2")
-    shares = config.holdout
-    if min(shares) < 0 or sum(shares) >= 1:
-        raise ConfigError(f"data.holdout: expected two shares of 0 or more with a sum below 1, got {shares}")
-    source = find_source(config.train)
-    train = _open(
-        config, columns, source, "train" if "train" in source.splits and not source.wanted else None
-    )
-    given = {"validation": config.validation, "test": config.test}
-    parts = {"train": train}
-    held = three_way(rehash(train.found.hashes), shares)
-    keep = [held["train"]]
-    for at, (name, spec) in enumerate(given.items()):
-        part = _given(config, columns, name, spec) or _own(config, columns, source, name)
-        if part is None and shares[at] > 0:
-            part = train.chosen(held[name], f"{shares[at]:.0%} of {config.train} by a hash of the text")
-            _check_held(part, name, config, len(train.found.hashes))
-        else:
-            keep.append(held[name])
-        if part is not None:
-            parts[name] = part
-    parts["train"] = train.chosen(np.sort(np.concatenate(keep)), train.origin)
-    if not len(parts["train"].indices):
-        raise DataError(f"{config.train}: no row is left to train on; lower data.holdout or add rows")
-    return {name: parts[name] for name in SPLITS if name in parts}
-
-
-def _given(config: DataConfig, columns: Mapping[str, str], name: str, spec: str | None) -> _Part | None:
-    if spec is None:
-        return None
-    source = find_source(spec)
-    return _open(config, columns, source, name if name in source.splits and not source.wanted else None)
-
-
-def _own(config: DataConfig, columns: Mapping[str, str], source: Source, name: str) -> _Part | None:
-    """The train source's own split of that name, unless its labels are withheld."""
-    if source.wanted or name not in source.splits:
-        return None
-    part = _open(config, columns, source, name)
-    if "data.label" in columns and all(label in (None, "", -1) for label in part.found.labels):
-        logger.info("%s[%s] has no labels and is not used", source.spec, name)
-        return None
-    return part
-
-
-def _open(config: DataConfig, columns: Mapping[str, str], source: Source, split: str | None) -> _Part:
-    records = source.open(split)
-    if not records.columns:
-        records[0]  # no row could be read: the error of the first says why
-    origin = f"{source.spec}[{split}]" if split else source.spec
-    for option, column in columns.items():
-        if column not in records.columns:
-            raise DataError(
-                f"{origin}: there is no column {column!r} ({option}); the columns are {_listed(map(repr, records.columns))}. "
-                f"Name the right one with --{option.replace('_', '-')}"
-            )
-    found = scan(records, config.text, config.text_pair, config.label)
-    return _Part(records, found, origin, np.arange(len(records)))
-
-
-def _check_held(part: _Part, name: str, config: DataConfig, rows: int) -> None:
-    if not len(part.indices):
-        raise DataError(
-            f"{config.train}: no row of its {rows} falls into {name}, which takes a share of them by a hash of the "
-            f"text; give data.{name}, a larger share in data.holdout, or more rows"
-        )
-
-
-def _limited(parts: dict[str, _Part], limit: int | None) -> dict[str, _Part]:
-    if limit is None:
-        return parts
-    if limit < 1:
-        raise ConfigError(f"data.limit: expected at least 1, got {limit}")
-    return {name: part.chosen(part.indices[:limit], part.origin) for name, part in parts.items()}
+    return Rows(replace(config, augment=()), task.columns_read).tokenize(task, tokenizer)
 
 
 def _fingerprint(examples: Examples) -> str:
     # In an order of their own: columns that were added later leave older fingerprints as they are.
-    order = ("tokens", "token_types", "offsets", "targets", "decoder_tokens", "decoder_offsets", "labels")
+    order = (
+        "tokens",
+        "token_types",
+        "offsets",
+        "targets",
+        "decoder_tokens",
+        "decoder_offsets",
+        "labels",
+        "parts",
+    )
     columns = (examples.columns[name] for name in order if name in examples.columns)
     return fingerprint_of(np.ascontiguousarray(column).tobytes() for column in columns)
 
 
 def _balance(examples: Examples, labels: tuple[str, ...]) -> str:
     targets = examples.targets
-    if "labels" in examples.columns:
+    if "char_starts" in examples.columns:
+        return f"windows that hold their answer: {(targets.max(axis=1) > 0).mean():.1%}"
+    if "labels" in examples.columns or not (labels or targets.any()):  # a text is its own label
         return f"tokens: {examples.lengths.sum():,} in all"
+    if examples.parts is not None:
+        counts, right = (examples.parts > 0).sum(axis=1), np.bincount(targets)
+        shares = ", ".join(f"{place} {count / len(targets):.1%}" for place, count in enumerate(right))
+        return f"choices: {counts.min()} to {counts.max()}; right is {shares}"
     if not labels:
         return (
             f"targets: mean {targets.mean():.3f}, deviation {targets.std():.3f}, "
             f"from {targets.min():.3f} to {targets.max():.3f}"
         )
-    counts = np.bincount(targets.astype(np.int64), minlength=len(labels))
+    counts = counts_of(examples, labels)
     shown = [f"{label} {count:,} ({count / len(targets):.1%})" for label, count in zip(labels, counts)]
     more = f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
     return f"labels: {_listed(shown[:_LISTED])}{more}"

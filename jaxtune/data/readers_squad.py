@@ -10,6 +10,7 @@ from typing import Any
 
 from jaxtune.data.records import Record, bad_row, fingerprint_of
 from jaxtune.errors import DataError, SourceError
+from jaxtune.labels import misplaced_answer
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,9 @@ def _answer(answer: Any, context: str, place: str) -> dict[str, Any]:
     )
     if not isinstance(text, str) or not text or not isinstance(start, int) or isinstance(start, bool):
         raise bad_row(place, f"the answer {answer!r:.80}: expected a 'text' and an integer 'answer_start'")
-    there = context[start : start + len(text)] if start >= 0 else ""
-    if there != text:
-        elsewhere = context.find(text)
-        hint = f"it stands at {elsewhere}" if elsewhere >= 0 else "it stands nowhere in the context"
-        raise bad_row(
-            place,
-            f"the answer {text!r:.60} does not match the context, which has {there!r:.60} at {start} ({hint}; "
-            "answer_start counts characters from 0)",
-        )
+    problem = misplaced_answer(text, start, context)
+    if problem:
+        raise bad_row(place, problem)
     return {"text": text, "start": start}
 
 

@@ -65,13 +65,13 @@ def scan(records: Records, text: str, text_pair: str | None, label: str) -> Scan
 
 def _words(row: Record, text: str, text_pair: str | None) -> str | None:
     values: Iterable[Any] = (row.get(column) for column in (text, text_pair) if column is not None)
-    texts = [_as_text(value) for value in values]
+    texts = [as_text(value) for value in values]
     # The separator keeps ("a b", "c") and ("a", "b c") apart.
     return "\x1f".join(texts) if all(isinstance(t, str) for t in texts) else None
 
 
-def _as_text(value: Any) -> Any:
-    """Bytes as text, and the words of a sentence as one text; anything else as it is."""
+def as_text(value: Any) -> Any:
+    """Bytes as text, and a list of texts (the words of a sentence, say) as one text; anything else as it is."""
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return " ".join(value)
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt64
+from jaxtyping import Bool, Float, UInt64
+
+from jaxtune.errors import ConfigError, DataError
 
 SPLITS = ("train", "validation", "test")
 
@@ -32,22 +35,87 @@ def places(hashes: UInt64[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     return (hashes >> np.uint64(11)).astype(np.float64) / 2**53
 
 
+def places_by_label(
+    hashes: UInt64[np.ndarray, " n"], labels: Sequence[Any], where: str = ""
+) -> Float[np.ndarray, " n"]:
+    """Places in [0, 1) that are spread evenly within each label: equal for equal texts, in the order of their hashes.
+
+    A share of the places is then the same share of each label's rows, up to one text. Rows added to a file may
+    move others, unlike with :func:`places`. A text with several labels counts to the first of them in order.
+
+    Args:
+      labels: raw values of the label column; numbers are the same as their digits.
+      where: what to call the rows in a message.
+
+    Raises:
+      DataError: a label is a list or the like.
+    """
+    named = ["" if label is None else str(label).strip() for label in _plain(labels, where)]
+    unique, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    names, of_row = np.unique(np.asarray(named, dtype=str), return_inverse=True)
+    label_of = np.full(len(unique), len(names), np.int64)
+    np.minimum.at(label_of, group, of_row)
+    found = np.zeros(len(unique))
+    for label in range(len(names)):
+        own = np.flatnonzero(label_of == label)  # np.unique sorts, so this is the order of the hashes
+        ends = np.cumsum(sizes[own])
+        if len(own):
+            found[own] = (ends - sizes[own] / 2) / ends[-1]
+    return found[group]
+
+
+def _plain(labels: Sequence[Any], where: str) -> list[Any]:
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    odd = next((label for label in plain if not isinstance(label, str | bytes | int | float | None)), None)
+    if odd is not None:
+        raise DataError(
+            f"{where}: data.stratify needs one label per row; the column holds {type(odd).__name__}s"
+        )
+    return plain
+
+
 def three_way(
-    hashes: UInt64[np.ndarray, " n"], holdout: tuple[float, float]
+    hashes: UInt64[np.ndarray, " n"],
+    holdout: tuple[float, float],
+    at: Float[np.ndarray, " n"] | None = None,
 ) -> dict[str, Float[np.ndarray, " k"]]:
     """Indices (rising, int64) of ``train``, ``validation`` and ``test`` rows, from :func:`hash_text`.
 
     Args:
       hashes: one per row.
       holdout: shares of validation and test; a share of 0 gives an empty split.
+      at: places of the rows, from :func:`places_by_label`; none takes those of the hashes.
     """
     validation, test = holdout
-    held = np.searchsorted([validation, validation + test], places(hashes), side="right")
+    held = np.searchsorted(
+        [validation, validation + test], places(hashes) if at is None else at, side="right"
+    )
     return {
         "train": np.flatnonzero(held == 2),
         "validation": np.flatnonzero(held == 0),
         "test": np.flatnonzero(held == 1),
     }
+
+
+def fold_of(text: str) -> tuple[int, int]:
+    """``2/5`` as (2, 5): the second of five folds.
+
+    Raises:
+      ConfigError: it is none.
+    """
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= count or count < 2:
+        raise ConfigError(
+            f"data.fold is {text!r}; expected as 2/5: the second of five folds, from 1/5 to 5/5"
+        )
+    return number, count
+
+
+def in_fold(at: Float[np.ndarray, " n"], fold: tuple[int, int]) -> Bool[np.ndarray, " n"]:
+    """Which rows belong to a fold (from 1 on, of how many), by their places; each row is in exactly one."""
+    number, count = fold
+    return np.minimum((at * count).astype(np.int64), count - 1) == number - 1
 
 
 def rehash(hashes: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:

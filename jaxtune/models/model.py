@@ -16,7 +16,7 @@ from jaxtune.models.layers import DropoutKey, Policy
 from jaxtune.models.registry import family_of_config
 from jaxtune.models.rows import take
 
-OUTPUTS = {"regression": 1, "span": 2}
+OUTPUTS = {"regression": 1, "multiple_choice": 1, "span": 2}
 """Outputs of heads whose number of labels is no choice."""
 LABELLED = ("classification", "token_classification")
 

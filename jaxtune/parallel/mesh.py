@@ -62,5 +62,5 @@ def check_rows(rows: int, mesh: Mesh, accumulate: int) -> None:
         raise ConfigError(
             f"a batch has {rows} rows, which do not divide over {mesh.size} device(s) × "
             f"`train.accumulate` {accumulate}; use {near} rows "
-            "(`train.batch_size`, or `data.rows` when packed)"
+            "(`train.batch_size` or `data.max_tokens`, or `data.rows` when packed)"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -19,7 +19,7 @@ def corpus_scores(metric: str, numbers: Float[np.ndarray, "n k"]) -> SumScores:
 
     One number: the metric is their mean. Two: Σ first / Σ second, as an F1 of entities from (2·right, said + true), or
     a loss from (sum, weight); ``perplexity`` is e to that. bleu, chrf and ter: sacreBLEU's statistics, as
-    ``translation_statistics`` gives them.
+    predictions.jsonl has them per sentence.
     """
     if metric in TRANSLATION and numbers.shape[1] > 2 - (metric == "ter"):
         return SumScores(numbers, _translation(metric))
@@ -28,22 +28,6 @@ def corpus_scores(metric: str, numbers: Float[np.ndarray, "n k"]) -> SumScores:
     if numbers.shape[1] == 2:
         return SumScores(numbers, _perplexity if metric == "perplexity" else _ratio)
     raise ValueError(f"{numbers.shape[1]} numbers per example of {metric!r}; expected 1 or 2")
-
-
-def translation_statistics(
-    translations: Sequence[str], references: Sequence[Sequence[str]]
-) -> dict[str, list[list[float]]]:
-    """What each sentence adds to the corpus scores of sacreBLEU's defaults (Post 2018): metric → [n, k].
-
-    Args:
-        translations: [n] texts.
-        references: [n] lists of texts, all of the same length.
-    """
-    streams = [list(stream) for stream in zip(*references, strict=True)]
-    # sacreBLEU's own tests of significance are built on this method.
-    return {
-        name: _metric(name)._extract_corpus_statistics(list(translations), streams) for name in TRANSLATION
-    }
 
 
 @cache

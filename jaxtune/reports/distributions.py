@@ -5,47 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 from jaxtune.reports.style import BLUE, GREEN, INK, ORANGE, QUIET, tidy
 
-BINS = 15
-"""As many as the metric ``calibration_error`` has."""
-
-
-def calibration(
-    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = BINS
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Examples in bins of equal width over the probability of the class that was said.
-
-    Returns:
-        count [bins], mean confidence [bins], share right [bins] (NaN in an empty bin), and the expected calibration
-        error, the mean gap of the two weighted by the counts (Guo et al., On Calibration of Modern Neural Networks,
-        ICML 2017).
-    """
-    # Bins are (low, high], as in the paper; 0 goes to the first.
-    index = np.clip(np.digitize(confidence, np.linspace(0, 1, bins + 1), right=True) - 1, 0, bins - 1)
-    count = np.bincount(index, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(index, weights=confidence, minlength=bins) / count
-        share = np.bincount(index, weights=np.asarray(right, float), minlength=bins) / count
-    gap = np.abs(mean - share)[count > 0]
-    return count, mean, share, float((gap * count[count > 0]).sum() / max(count.sum(), 1))
-
 
 def draw_reliability(
-    confidence: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], title: str = ""
+    confidence: Float[np.ndarray, " M"],
+    accuracy: Float[np.ndarray, " M"],
+    counts: Int[np.ndarray, " M"],
+    error: float,
+    title: str = "",
 ) -> Figure:
     """The reliability diagram (DeGroot & Fienberg 1983): on the diagonal, 80 % sure means right in 80 %.
 
     Args:
-        confidence: probability of the class that was said.
-        right: whether it was the right one.
+        confidence: mean probability of the class that was said, in each of M bins of equal width.
+        accuracy: share of the examples in a bin that are right.
+        counts: examples in a bin; one without any is not drawn.
+        error: the expected calibration error of this curve.
     """
-    count, mean, share, error = calibration(confidence, right)
-    there = count > 0
-    edges = np.linspace(0, 1, len(count) + 1)
+    there = counts > 0
+    edges = np.linspace(0, 1, len(counts) + 1)
     figure = Figure(figsize=(5, 5.8), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     if title:
@@ -53,18 +35,18 @@ def draw_reliability(
     above.plot([0, 1], [0, 1], color=QUIET, linewidth=1.2, linestyle="--")
     above.bar(
         edges[:-1][there],
-        share[there],
-        width=1 / len(count),
+        accuracy[there],
+        width=1 / len(counts),
         align="edge",
         color=BLUE,
         alpha=0.22,
         linewidth=0,
     )
-    above.plot(mean[there], share[there], "o-", color=BLUE, linewidth=1.8, markersize=5)
+    above.plot(confidence[there], accuracy[there], "o-", color=BLUE, linewidth=1.8, markersize=5)
     above.set_ylim(0, 1.02)
     above.set_ylabel("share right", color=INK, fontsize=10)
     above.text(0.04, 0.93, f"expected calibration error {error:.3f}", color=INK, fontsize=9)
-    below.bar(edges[:-1], count, width=1 / len(count), align="edge", color=QUIET, alpha=0.6, linewidth=0)
+    below.bar(edges[:-1], counts, width=1 / len(counts), align="edge", color=QUIET, alpha=0.6, linewidth=0)
     below.set_ylabel("examples", color=INK, fontsize=10)
     below.set_xlabel("probability of the class that was said", color=INK, fontsize=10)
     below.set_xlim(0, 1)

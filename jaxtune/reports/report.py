@@ -59,8 +59,8 @@ class ReportFacts:
 def build_report(facts: ReportFacts) -> dict[str, bytes]:
     """The files of a report: report.md, and each picture as PNG and SVG.
 
-    There is a learning curve; with lengths their histogram; with labels and results a confusion matrix, and with
-    probabilities a reliability diagram. A pure function: the caller writes the files where the run lives.
+    There is a learning curve; with lengths their histogram; with labels and results a confusion matrix; and of a
+    reliability curve among the results its diagram. A pure function: the caller writes the files where the run lives.
     """
     files = _pictures(facts)
     parts = [
@@ -86,11 +86,13 @@ def _pictures(facts: ReportFacts) -> dict[str, bytes]:
     split, metrics = _last_result(facts)
     if facts.labels and "confusion" in metrics:
         drawn["confusion_matrix"] = draw_confusion(metrics["confusion"], facts.labels, f"{split} split")
-    sure = [row for row in facts.predictions if {"score", "label", "target"} <= row.keys()]
-    if facts.labels and sure:
-        confidence = np.array([row["score"] for row in sure], np.float64)
-        right = np.array([row["label"] == row["target"] for row in sure])
-        drawn["reliability"] = draw_reliability(confidence, right, f"{split} split")
+    if "reliability_count" in metrics:
+        confidence, accuracy, counts = (
+            np.asarray(metrics[f"reliability_{part}"]) for part in ("confidence", "accuracy", "count")
+        )
+        drawn["reliability"] = draw_reliability(
+            confidence, accuracy, counts, metrics["calibration_error"], f"{split} split"
+        )
     if facts.lengths:
         limit = facts.config.get("data", {}).get("max_length")
         drawn["lengths"] = draw_lengths(facts.lengths, limit)
@@ -106,7 +108,7 @@ def mistakes(predictions: Sequence[Json], limit: int = MISTAKES) -> list[Json]:
     known = [row for row in predictions if row.get("target") is not None]
     if known and "value" in known[0]:
         return sorted(known, key=lambda row: -abs(row["value"] - row["target"]))[:limit]
-    wrong = [row for row in known if "score" in row and row["label"] != row["target"]]
+    wrong = [row for row in known if {"score", "label"} <= row.keys() and row["label"] != row["target"]]
     return sorted(wrong, key=lambda row: -row["score"])[:limit]
 
 
@@ -118,7 +120,7 @@ def _headline(facts: ReportFacts) -> str:
     model, data = facts.config.get("model", {}), facts.config.get("data", {})
     lines = [
         f"# {escape(facts.name)}\n",
-        f"{str(facts.config.get('task', 'training')).capitalize()} of {code(str(data.get('train', '?')))}, "
+        f"{str(facts.config.get('task', 'training')).replace('_', ' ').capitalize()} of {code(str(data.get('train', '?')))}, "
         f"fine-tuned from {code(str(model.get('source', '?')))}.",
     ]
     split, metrics = _last_result(facts)
@@ -158,8 +160,8 @@ def _per_class(facts: ReportFacts) -> str:
     rows = [[escape(label), *values] for label, *values in zip(facts.labels, *columns)]
     table = markdown_table(["label", "precision", "recall", "f1", "examples"], rows)
     picture = "\n![Confusion matrix](confusion_matrix.png)\n" if "confusion" in metrics else ""
-    sure = any("score" in row for row in facts.predictions)
-    picture += "\n![How sure, and how often right](reliability.png)\n" if sure else ""
+    if "reliability_count" in metrics:
+        picture += "\n![How sure, and how often right](reliability.png)\n"
     return f"## Per class ({split} split)\n\n{table}{picture}"
 
 

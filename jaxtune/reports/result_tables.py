@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from jaxtune.directions import higher_is_better
 from jaxtune.errors import RunError
 from jaxtune.reports.records import RunRecord
 from jaxtune.reports.significance import (
@@ -18,21 +19,6 @@ from jaxtune.reports.significance import (
     paired_bootstrap,
 )
 from jaxtune.reports.table_description import SystemRow, TableDescription, TaskColumn
-
-LOWER_IS_BETTER = frozenset(
-    {
-        "loss",
-        "mse",
-        "mae",
-        "brier",
-        "calibration_error",
-        "perplexity",
-        "bits_per_byte",
-        "bits_per_token",
-        "ter",
-    }
-)
-"""Metrics of which the smallest value is the best."""
 
 
 @dataclass(frozen=True)
@@ -236,7 +222,7 @@ def _best(column: Mapping[str, Cell], metric: str) -> set[str]:
     known = {name: mean for name, mean in means.items() if mean is not None}
     if len(known) < 2:
         return set()
-    best = min(known.values()) if metric in LOWER_IS_BETTER else max(known.values())
+    best = max(known.values()) if higher_is_better(metric) else min(known.values())
     return {name for name, mean in known.items() if mean == best}
 
 
@@ -288,6 +274,6 @@ def _compare(
     return Comparison(
         bootstrap,
         randomisation,
-        better=(bootstrap.difference < 0) == (metric in LOWER_IS_BETTER) and bootstrap.difference != 0,
+        better=(bootstrap.difference > 0) == higher_is_better(metric) and bootstrap.difference != 0,
         significant=max(bootstrap.p_value, randomisation.p_value) < level,
     )

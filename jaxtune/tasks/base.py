@@ -7,7 +7,8 @@ answers; it knows neither files nor batches nor meshes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -15,22 +16,25 @@ from jaxtyping import Array, Float
 
 from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError, DataError
+from jaxtune.generation.settings import GenerationSettings
+from jaxtune.hub.description import Description
+from jaxtune.labels import IGNORED as IGNORED
 
 Record = Mapping[str, Any]
 """One raw row: column name → value."""
 
 Example = dict[str, Any]
 """tokens: np.int32 [n]; perhaps token_types: np.int32 [n], decoder_tokens: np.int32 [m], labels: np.int32 [m]
-or [n] (IGNORED where no loss counts), target: int or float; truncated: bool."""
+or [n] (IGNORED where no loss counts), target: int or float; truncated: bool. Beside the tokens, and in no batch,
+perhaps words: np.int32 [n] (which word of the text a token belongs to), char_starts and char_ends: np.int32 [n]
+(where in the text it stands); -1 where a token belongs to none."""
 
 Made = Example | list[Example] | DataError
 """What a record becomes: an example, several (a long text in pieces), or the reason why there is none."""
 
-IGNORED = -100
-"""Label of a token that no loss counts, as torch has it."""
-
 Outputs = dict[str, Any]
-"""What an evaluation keeps of the logits: name → one array row per example, or a list of arrays, one per example."""
+"""What an evaluation keeps of the logits: name → one array row per example, or a list of arrays, one per example;
+and ``text``, what the model wrote for each, where a task asks for it."""
 
 Sums = dict[str, tuple[Float[Array, ""], Float[Array, ""]]]
 """name → (Σ weight·value, Σ weight), float32 scalars; divided once, on the host."""
@@ -39,6 +43,42 @@ Where = Callable[[int], str]
 """Index of a record → its place for an error message, as "reviews.csv:17"."""
 
 SHOWN_CHARACTERS = 60
+
+
+class Data(Protocol):
+    """A split, as scores are computed of it."""
+
+    @property
+    def examples(self) -> Any:
+        """The ``Examples``."""
+
+    @property
+    def records(self) -> Any:
+        """``records[i]`` is the row that example ``i`` was made of."""
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Numbers of those rows [n]: equal ones, side by side, are pieces of one row."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One example and what an evaluation kept of it. A row is one piece, or several where its text is long."""
+
+    example: Example
+    outputs: Outputs
+
+
+def pieces_of(outputs: Outputs, data: Data) -> Iterator[tuple[Record, list[Piece]]]:
+    """Each row of a split with its pieces, in order."""
+    rows = np.asarray(data.rows)
+    first = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]])) if len(rows) else rows
+    for start, end in zip(first, [*first[1:], len(rows)]):
+        pieces = [
+            Piece(data.examples[i], {name: values[i] for name, values in outputs.items()})
+            for i in range(int(start), int(end))
+        ]
+        yield data.records[int(start)], pieces
 
 
 class Task(Protocol):
@@ -66,7 +106,7 @@ class Task(Protocol):
 
     @property
     def higher_is_better(self) -> bool:
-        """Direction of ``default_metric``; for others see ``scoring.values.higher_is_better``."""
+        """Direction of ``default_metric``; for others see ``jaxtune.directions``."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -84,9 +124,27 @@ class Task(Protocol):
     def dynamic(self) -> Any:
         """What changes examples anew in every epoch (see ``data.loader.Dynamic``), or none."""
 
+    @property
+    def generation(self) -> GenerationSettings | None:
+        """How texts are written for ``written_metrics``; none where none are."""
+
+    @property
+    def written_metrics(self) -> tuple[str, ...]:
+        """Metrics of ``metric_names`` that need texts to be written, which takes its time."""
+
     @classmethod
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The task an experiment asks for. Raises ConfigError for options it does not have."""
+
+    @property
+    def problem_type(self) -> str | None:
+        """What config.json of a model of this task says under ``problem_type``; none goes by the head."""
+
+    def for_model(self, model: Description) -> Self:
+        """The same task, knowing config.json and tokenizer of the model it is for.
+
+        Raises ConfigError for a model that lacks what the task needs (a mask token, say).
+        """
 
     def resolve_labels(
         self, values: Iterable[object], declared: tuple[str, ...] = (), source_names: tuple[str, ...] = ()
@@ -100,6 +158,9 @@ class Task(Protocol):
 
         Raises DataError where the training data cannot be learnt from (as a single class).
         """
+
+    def settle(self, experiment: Experiment) -> Experiment:
+        """The experiment with what the task took for "auto" from the training data, for config.yaml."""
 
     def with_class_weights(self, targets: Sequence[int] | np.ndarray) -> Self:
         """The same task with "balanced" replaced by numbers from the training targets [n]."""
@@ -132,30 +193,52 @@ class Task(Protocol):
     def outputs(self, logits: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Pure, jit-able: what metrics and answers need of the logits, [B, N, …] or per token [B, S, …]."""
 
-    def score(self, outputs: Outputs, examples: Any) -> dict[str, Any]:
-        """Exact metrics of gathered outputs, ready for JSON.
-
-        Args:
-            outputs: of all examples.
-            examples: the ``Examples`` of the split.
+    def score(self, outputs: Outputs, data: Data) -> dict[str, Any]:
+        """Exact metrics of the gathered outputs of a split, ready for JSON.
 
         Raises DataError without an example, NonFiniteError for NaN or infinite outputs.
         """
 
-    def answer(self, outputs: Outputs) -> dict[str, Any]:
-        """What the outputs of one example mean, ready for JSON."""
+    def answer(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """What the outputs of one record mean, ready for JSON."""
+
+    def scores(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """Metric → the numbers of one labelled record that a test of significance draws again.
+
+        See ``reports.corpus_scores``; empty where answer and truth say it all.
+        """
 
     def truth(self, record: Record, target: Any) -> Any:
         """What the data says, ready for JSON: of a record and its example's ``target``."""
 
 
-class PerExample:
+class Plain:
+    """What most tasks have alike: examples that stay as they are, no texts to write, no need to know the model."""
+
+    per_token: ClassVar[frozenset[str]] = frozenset()
+    dynamic: Any = None
+    generation: Any = None
+    written_metrics: ClassVar[tuple[str, ...]] = ()
+    problem_type: ClassVar[str | None] = None
+
+    def for_model(self, model: Description) -> Self:
+        """See ``Task.for_model``."""
+        return self
+
+    def settle(self, experiment: Experiment) -> Experiment:
+        """See ``Task.settle``."""
+        return experiment
+
+    def scores(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
+        """See ``Task.scores``."""
+        return {}
+
+
+class PerExample(Plain):
     """The parts of a task whose logits, one vector per example, are all that an evaluation needs."""
 
     columns: Any
     label: str
-    per_token: ClassVar[frozenset[str]] = frozenset()
-    dynamic: ClassVar[None] = None
 
     @property
     def columns_read(self) -> Mapping[str, str]:
@@ -166,13 +249,13 @@ class PerExample:
         """See ``Task.outputs``."""
         return {"logits": logits}
 
-    def score(self, outputs: Outputs, examples: Any) -> dict[str, Any]:
+    def score(self, outputs: Outputs, data: Data) -> dict[str, Any]:
         """See ``Task.score``."""
-        return self.metrics(outputs["logits"], np.asarray(examples.targets))
+        return self.metrics(outputs["logits"], np.asarray(data.examples.targets))
 
-    def answer(self, outputs: Outputs) -> dict[str, Any]:
+    def answer(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
         """See ``Task.answer``."""
-        return self.read(np.asarray(outputs["logits"]))
+        return self.read(np.asarray(pieces[0].outputs["logits"]))
 
     def metrics(self, predictions: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         """Exact metrics of predictions [n, C] and targets [n]."""

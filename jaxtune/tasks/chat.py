@@ -10,8 +10,9 @@ from jaxtune.tasks.base import row_error
 
 def conversation_labels(
     turns: Sequence[Any], tokenizer: Any, place: str, column: str
-) -> tuple[list[int], list[bool]]:
-    """Token ids of a conversation in the tokenizer's chat template, and whether each is the assistant's.
+) -> tuple[str, list[int], list[bool], list[tuple[int, int]]]:
+    """A conversation in the tokenizer's chat template: its text, the token ids, whether each is the assistant's, and
+    where in the text it stands.
 
     What the template puts before a reply (the role's header) is read, not learnt; what ends a reply is learnt.
 
@@ -42,8 +43,6 @@ def conversation_labels(
             )
         spans.append((len(before), len(after)))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    said = [
-        any(first <= start < last for first, last in spans) and end > start
-        for start, end in encoded["offset_mapping"]
-    ]
-    return encoded["input_ids"], said
+    offsets = list(encoded["offset_mapping"])
+    said = [any(first <= start < last for first, last in spans) and end > start for start, end in offsets]
+    return text, encoded["input_ids"], said, offsets

@@ -46,6 +46,7 @@ class Classification(PerExample):
 
     name: ClassVar[str] = "classification"
     head: ClassVar[str] = "classification"
+    problem_type: ClassVar[str | None] = "single_label_classification"
     default_metric: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
 

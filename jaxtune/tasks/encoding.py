@@ -105,7 +105,7 @@ def tokenize_records(
     records: Sequence[Record],
     tokenizer: Any,
     where: Where,
-    target_of: Callable[[Record, str], float] | None,
+    target_of: Callable[[Record, str], Any] | None,
 ) -> list[Example | DataError]:
     """One Example per record, or the DataError that says why there is none, in order.
 
@@ -113,9 +113,9 @@ def tokenize_records(
     every target is 0.
     """
     rows: list[Any] = []
-    targets: list[float] = []
+    targets: list[Any] = []
     for i, record in enumerate(records):
-        place, target = where(i), 0.0
+        place, target = where(i), 0
         try:
             texts = columns.read(record, place)
             target = 0 if target_of is None else target_of(record, place)

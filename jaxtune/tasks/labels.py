@@ -7,10 +7,13 @@ values are called "true" and "false"; white space around a name does not count.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from jaxtune.errors import DataError
 from jaxtune.tasks.base import plain_value, shown
+
+logger = logging.getLogger(__name__)
 
 MAX_CLASSES = 1000
 """More distinct values than this in a label column are taken for a mistake."""
@@ -63,15 +66,19 @@ def label_id(value: object, labels: tuple[str, ...], source_names: tuple[str, ..
 def class_names(values: Iterable[object]) -> tuple[str, ...]:
     """The sorted distinct class names in a label column: by number if all are integers, else by text.
 
-    Values that cannot be class names are left to be reported with their row. Raises DataError
-    for more than MAX_CLASSES names, and where fractions show that the column holds a quantity.
+    Values that cannot be class names are left to be reported with their row. A column that holds both numbers
+    and names is said in the log: 1 may be meant for the second of the names, and is a class of its own here.
+    Raises DataError for more than MAX_CLASSES names, and where fractions show that the column holds a quantity.
     """
     names: set[str] = set()
+    numbers: set[str] = set()
     fraction: object = None
     for value in values:
         name = label_name(value)
         if name is not None:
             names.add(name)
+            if isinstance(plain_value(value), int | float) and name not in ("true", "false"):
+                numbers.add(name)
         elif isinstance(plain_value(value), float) and plain_value(value) == plain_value(value):
             fraction = value
         if len(names) > MAX_CLASSES:
@@ -83,6 +90,14 @@ def class_names(values: Iterable[object]) -> tuple[str, ...]:
         raise DataError(
             f"the label column holds fractions, as {shown(plain_value(fraction))}, which are no class names. "
             "Predict a quantity with --task regression, or name the right column with --data.label."
+        )
+    texts = [name for name in names - numbers if not _is_integer(name)]
+    if numbers and texts:
+        logger.warning(
+            "the label column holds numbers, as %s, and names, as %r; each is taken for a class of its own. Name "
+            "all labels with --data.labels if the numbers are ids of the names",
+            min(numbers),
+            min(texts),
         )
     return tuple(sorted(names, key=int) if all(_is_integer(name) for name in names) else sorted(names))
 

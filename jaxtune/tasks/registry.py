@@ -7,14 +7,28 @@ from jaxtune.errors import ConfigError
 from jaxtune.tasks.base import Task
 from jaxtune.tasks.causal_lm import CausalLM
 from jaxtune.tasks.classification import Classification
+from jaxtune.tasks.denoising import Denoising
+from jaxtune.tasks.masked_lm import MaskedLM
+from jaxtune.tasks.multi_label import MultiLabel
+from jaxtune.tasks.multiple_choice import MultipleChoice
+from jaxtune.tasks.question_answering import QuestionAnswering
 from jaxtune.tasks.regression import Regression
+from jaxtune.tasks.summarization import Summarization
 from jaxtune.tasks.token_classification import TokenClassification
+from jaxtune.tasks.translation import Translation
 
 TASKS: dict[str, type[Task]] = {
     "classification": Classification,
+    "multi_label": MultiLabel,
+    "multiple_choice": MultipleChoice,
     "regression": Regression,
     "token_classification": TokenClassification,
+    "question_answering": QuestionAnswering,
     "causal_lm": CausalLM,
+    "masked_lm": MaskedLM,
+    "denoising": Denoising,
+    "translation": Translation,
+    "summarization": Summarization,
 }
 
 

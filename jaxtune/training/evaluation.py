@@ -23,10 +23,6 @@ class Evaluated:
     metrics: dict[str, Any]
     outputs: dict[str, Any]
 
-    def of(self, example: int) -> dict[str, Any]:
-        """The outputs of one example."""
-        return {name: values[example] for name, values in self.outputs.items()}
-
 
 def gather_outputs(
     eval_step: Callable[..., Any],

@@ -14,15 +14,17 @@ import numpy as np
 from jaxtune import files
 from jaxtune.config import to_dict
 from jaxtune.data.pipeline import Split
+from jaxtune.directions import higher_is_better
 from jaxtune.errors import CheckpointError
 from jaxtune.hub.saving import save_pretrained
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import read_metrics
 from jaxtune.persistence.run_directory import RunDirectory
 from jaxtune.reports.report import ReportFacts, build_report
-from jaxtune.tasks.scoring.values import higher_is_better
+from jaxtune.tasks.base import pieces_of
 from jaxtune.training.evaluation import Evaluated
 from jaxtune.training.loop import Outcome
+from jaxtune.training.network import Network
 from jaxtune.training.prepare import Prepared
 from jaxtune.training.progress import Progress
 
@@ -48,11 +50,14 @@ def finish(
     network = prepared.network
     best = network.pretrained(network.to_canonical(params), prepared.raw_config)
     save_pretrained(directory.file(BEST), best, overwrite=True)
+    names = [name for name in ("validation", "test") if name in prepared.splits]
+    last = names[-1] if names else None
+    # Texts take long to write: those of the last split are the result, others count only where they chose the best.
     evaluated = {
-        name: prepared.evaluate(params, name) for name in ("validation", "test") if name in prepared.splits
+        name: prepared.evaluate(params, name, written=name == last or prepared.watches_writing)
+        for name in names
     }
-    last = next(reversed(evaluated), None)
-    rows = [] if last is None else predictions(prepared, prepared.splits[last], evaluated[last])
+    rows = [] if last is None else predictions(network, prepared.splits[last], evaluated[last])
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     files.write_text(directory.file(PREDICTIONS), lines)
     results = {
@@ -96,15 +101,16 @@ def best_params(
     return prepared.network.params_of(restored.state), step
 
 
-def predictions(prepared: Prepared, split: Split, evaluated: Evaluated) -> list[dict[str, Any]]:
-    """One row per example of a split: its text, its target, and what the model says."""
-    data, task = prepared.experiment.data, prepared.task
+def predictions(network: Network, split: Split, evaluated: Evaluated) -> list[dict[str, Any]]:
+    """One entry per row of a split: its text, its target, what the model says, and what tests of significance need."""
+    data, task = network.experiment.data, network.task
     columns = [name for name in (data.text, data.text_pair) if name]
-    rows = []
-    for i, target in enumerate(split.examples.targets):
-        record = split.records[i]
+    rows: list[dict[str, Any]] = []
+    for record, pieces in pieces_of(evaluated.outputs, split):
         texts = {name: str(record.get(column)) for name, column in zip(("text", "text_pair"), columns)}
-        rows.append({"id": i, **texts, "target": task.truth(record, target), **task.answer(evaluated.of(i))})
+        row = {"id": len(rows), **texts, "target": task.truth(record, pieces[0].example["target"])}
+        scores = task.scores(record, pieces)
+        rows.append({**row, **task.answer(record, pieces), **({"scores": scores} if scores else {})})
     return rows
 
 

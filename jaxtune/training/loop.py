@@ -156,7 +156,8 @@ class Loop:
         now = time.perf_counter()
         plan = self.p.plan[step - 1]
         lengths = self.p.splits["train"].examples.lengths[list(plan.ids)]
-        flops = training_flops(*self.p.flops_shape, lengths)
+        frozen = self.p.experiment.train.trainable == "head"
+        flops = training_flops(*self.p.flops_shape, lengths, frozen=frozen)
         rows, length = plan.shape
         self.record.window.add_step(metrics, lengths, rows * length, flops, now - self._clock)
         self._clock = now
@@ -205,7 +206,9 @@ class Loop:
         metrics["grad_norm"] = math.inf
 
     def _evaluation_is_due(self) -> bool:
-        if self.step == 0 or self.record.evaluated_at == self.step or self.record.stopped:
+        if self.step == 0:
+            return self.p.experiment.train.eval_at_start
+        if self.record.evaluated_at == self.step or self.record.stopped:
             return False
         return self.step >= self.p.plan.num_steps or self.p.evaluates_at(self.step)
 
@@ -216,7 +219,8 @@ class Loop:
         if "validation" not in self.p.splits:
             return
         try:
-            metrics = self.p.evaluate(self.state.params, "validation").metrics
+            evaluated = self.p.evaluate(self.state.params, "validation", written=self.p.watches_writing)
+            metrics = evaluated.metrics
         except NonFiniteError as error:
             raise NonFiniteError(
                 f"evaluation after step {self.step}: {error}; {self._last_good()}"
@@ -225,7 +229,9 @@ class Loop:
         line = {"step": self.step, "epoch": self.p.plan.epoch_of(self.step), "split": "validation", **scalars}
         self.log.write(line)
         value = metrics[self.p.best_metric]
-        if self.p.is_better(value, record.best_value):
+        if self.step == 0:
+            pass  # untrained parameters are in no checkpoint, so they cannot be the best
+        elif self.p.is_better(value, record.best_value):
             record.best_value, record.best_step, record.without_better = value, self.step, 0
         else:
             record.without_better += 1
@@ -235,7 +241,9 @@ class Loop:
                     f"(best {record.best_value} at step {record.best_step})"
                 )
         shown = "  ".join(f"{name} {scalars[name]:.4f}" for name in self.p.shown_metrics if name in scalars)
-        best = "  (best so far)" if record.best_step == self.step else ""
+        best = (
+            "  (best so far)" if record.best_step == self.step else "  (before training)" * (self.step == 0)
+        )
         self.progress.say(f"step {self.step}  validation  {shown}{best}")
         if record.stopped:
             self.progress.say(f"stopped early: {record.stopped}")

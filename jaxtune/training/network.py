@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxtune.config import Experiment
@@ -15,16 +16,26 @@ from jaxtune.data.examples import Examples
 from jaxtune.data.loader import lengths_of
 from jaxtune.data.planning import Plan, plan_evaluation
 from jaxtune.errors import ConfigError, DataError
+from jaxtune.generation.text import generate_texts
 from jaxtune.hub.pretrained import Pretrained
 from jaxtune.models.layer_stack import stack_layers, unstack_layers
 from jaxtune.models.layers import Policy
 from jaxtune.models.model import Model, build_model, init_params
 from jaxtune.parallel.mesh import batch_sharding, check_rows, make_mesh, replicated
-from jaxtune.tasks.base import Record, Task
+from jaxtune.tasks.base import Data, Record, Task, pieces_of
 from jaxtune.training.evaluation import Evaluated, gather_outputs
 from jaxtune.training.precision import make_policy
-from jaxtune.training.state import merge
+from jaxtune.training.state import TRAINED, Trains, merge
 from jaxtune.training.step import make_eval_step, make_forward
+
+
+@dataclasses.dataclass(frozen=True)
+class Unscored:
+    """Examples without labels, and the rows they were made of; see ``tasks.base.Data``."""
+
+    examples: Examples
+    records: Sequence[Record]
+    rows: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +52,11 @@ class Network:
     tokenizer: Any
     model: Model
     mesh: Mesh
+
+    @property
+    def trains(self) -> Trains:
+        """What is trained of the parameters, by path."""
+        return TRAINED[self.experiment.train.trainable]
 
     @cached_property
     def replicated(self) -> NamedSharding:
@@ -87,7 +103,12 @@ class Network:
         """
         plain = self.model.clone(scan_layers=False, policy=Policy())
         return Pretrained(
-            plain, canonical_params, labels=self.task.labels, raw_config=raw_config, tokenizer=self.tokenizer
+            plain,
+            canonical_params,
+            labels=self.task.labels,
+            raw_config=raw_config,
+            tokenizer=self.tokenizer,
+            problem_type=self.task.problem_type,
         )
 
     def abstract_params(self) -> Any:
@@ -114,15 +135,36 @@ class Network:
             row_length=data.row_length,
             rows=data.rows,
             decoder_lengths=decoder_lengths,
+            max_tokens=data.max_tokens,
         )
         for rows, _ in plan.shapes:
             check_rows(rows, self.mesh, 1)
         return plan
 
-    def evaluate(self, params: Any, examples: Examples, plan: Plan | None = None) -> Evaluated:
-        """Metrics of labelled examples."""
-        outputs = self.outputs(params, examples, plan)
-        return Evaluated(self.task.score(outputs, examples), outputs)
+    def evaluate(
+        self, params: Any, data: Data, plan: Plan | None = None, *, written: bool = True
+    ) -> Evaluated:
+        """Metrics of labelled examples.
+
+        Args:
+            written: also those metrics that need texts to be written, where the task has any.
+        """
+        outputs = self.outputs(params, data.examples, plan)
+        if written and self.task.generation is not None:
+            outputs["text"] = self.write(params, data.examples)
+        return Evaluated(self.task.score(outputs, data), outputs)
+
+    def write(self, params: Any, examples: Examples) -> list[str]:
+        """What the model writes in answer to each text."""
+        assert self.task.generation is not None, "the task writes texts"
+        return generate_texts(
+            self.model,
+            params,
+            self.tokenizer,
+            [examples.tokens_of(i).tolist() for i in range(len(examples))],
+            self.task.generation,
+            batch_size=self.experiment.generation.batch_size * self.task.generation.num_beams,
+        )
 
     def predict(
         self, params: Any, records: Sequence[Record], where: Callable[[int], str]
@@ -133,14 +175,19 @@ class Network:
             DataError: of the first record that cannot be read.
         """
         made: list[dict[str, Any]] = []
-        for result in self.task.tokenize(records, self.tokenizer, where, labelled=False):
+        rows: list[int] = []
+        for row, result in enumerate(self.task.tokenize(records, self.tokenizer, where, labelled=False)):
             if isinstance(result, DataError):
                 raise result
-            made += result if isinstance(result, list) else [result]
-        examples = Examples.from_list(made)
-        outputs = self.outputs(params, examples)
-        rows = ({name: values[i] for name, values in outputs.items()} for i in range(len(examples)))
-        return [self.task.answer(row) for row in rows]
+            pieces = result if isinstance(result, list) else [result]
+            made += pieces
+            rows += [row] * len(pieces)
+        data = Unscored(Examples.from_list(made), [records[row] for row in rows], np.asarray(rows))
+        if self.task.generation is None:
+            outputs = self.outputs(params, data.examples)
+        else:
+            outputs = {"text": self.write(params, data.examples)}
+        return [self.task.answer(record, pieces) for record, pieces in pieces_of(outputs, data)]
 
     def outputs(self, params: Any, examples: Examples, plan: Plan | None = None) -> dict[str, Any]:
         """The task's outputs in the order of the examples."""

@@ -16,14 +16,14 @@ from jaxtune.config import Experiment
 from jaxtune.data.loader import lengths_of
 from jaxtune.data.pipeline import Split
 from jaxtune.data.planning import Plan, plan_training
+from jaxtune.directions import higher_is_better
 from jaxtune.errors import ConfigError, DataError
 from jaxtune.parallel.mesh import check_rows
 from jaxtune.tasks.base import Task
-from jaxtune.tasks.scoring.values import higher_is_better
 from jaxtune.training.evaluation import Evaluated
 from jaxtune.training.network import Network
 from jaxtune.training.optimizers import make_optimizer, make_schedule
-from jaxtune.training.state import TrainState, create_state
+from jaxtune.training.state import TrainState, create_state, partition
 from jaxtune.training.step import make_forward, make_train_step
 from jaxtune.training.throughput import attention_width, matrix_parameters, peak_flops
 
@@ -85,9 +85,8 @@ class Prepared:
         """A state at step 0, in place on the mesh."""
 
         def create(params: Any) -> TrainState:
-            return create_state(
-                self.network.from_canonical(params), self.optimizer, self.experiment.train.seed
-            )
+            arranged, seed = self.network.from_canonical(params), self.experiment.train.seed
+            return create_state(arranged, self.optimizer, seed, self.network.trains)
 
         return jax.jit(create, out_shardings=self.network.replicated)(canonical_params)
 
@@ -95,8 +94,8 @@ class Prepared:
         """Shapes and shardings of the canonical state, as a checkpoint holds it."""
 
         def create() -> TrainState:
-            params = self.network.fresh_params(0)
-            return create_state(params, self.optimizer, self.experiment.train.seed)
+            params, seed = self.network.fresh_params(0), self.experiment.train.seed
+            return create_state(params, self.optimizer, seed, self.network.trains)
 
         def placed(leaf: Any) -> Any:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.network.replicated)
@@ -111,9 +110,14 @@ class Prepared:
             name: self.network.plan(split.examples) for name, split in self.splits.items() if name != "train"
         }
 
-    def evaluate(self, params: Any, split: str) -> Evaluated:
-        """Metrics of a split, for parameters in the layout the model runs in."""
-        return self.network.evaluate(params, self.splits[split].examples, self.eval_plans[split])
+    def evaluate(self, params: Any, split: str, *, written: bool = True) -> Evaluated:
+        """Metrics of a split, for parameters in the layout the model runs in; see ``Network.evaluate``."""
+        return self.network.evaluate(params, self.splits[split], self.eval_plans[split], written=written)
+
+    @property
+    def watches_writing(self) -> bool:
+        """Whether the best checkpoint is picked by texts that have to be written at every evaluation."""
+        return self.best_metric in self.task.written_metrics
 
     def evaluates_at(self, step: int) -> bool:
         """Whether an evaluation is due after ``step`` steps: every ``eval_every``, or at ends of epochs."""
@@ -139,8 +143,9 @@ class Prepared:
 
     @property
     def shown_metrics(self) -> tuple[str, ...]:
-        """What a progress line says of an evaluation."""
-        return tuple(dict.fromkeys(("loss", self.task.default_metric, self.best_metric)))
+        """What a progress line says of an evaluation, as far as it is known."""
+        names = ("loss", "perplexity", self.task.default_metric, self.best_metric, *self.task.written_metrics)
+        return tuple(dict.fromkeys(names))
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -199,9 +204,16 @@ def plan_run(
         row_length=data.row_length,
         rows=data.rows,
         decoder_lengths=decoder_lengths,
+        max_tokens=data.max_tokens,
+        repeats=splits["train"].repeats,
     )
     for rows, _ in plan.shapes:
         check_rows(rows, network.mesh, train.accumulate)
+    if train.trainable != "all" and not partition(network.abstract_params(), network.trains)[0]:
+        raise ConfigError(
+            f"`train.trainable` is {train.trainable!r}, but the {network.task.head} head of {experiment.model.source} "
+            "has no parameters of its own (it reads the word table of the backbone); expected all"
+        )
     known = network.task.metric_names
     if train.best_metric is not None and train.best_metric not in known:
         raise ConfigError(

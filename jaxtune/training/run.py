@@ -29,6 +29,7 @@ from jaxtune.tasks.registry import make_task
 from jaxtune.training.finish import BEST, RESULTS
 from jaxtune.training.network import Network, build_network
 from jaxtune.training.precision import resolve_precision
+from jaxtune.training.state import partition
 
 BASE = "base"
 """Folder of a run that holds its config.json and tokenizer: all of the first checkpoint but the weights."""
@@ -105,11 +106,11 @@ class Run:
             )
             if done.skipped:
                 logger.warning("%s: %d rows skipped, the first: %s", data, len(done.skipped), done.skipped[0])
-            return network.evaluate(params, done.examples).metrics
+            return network.evaluate(params, done).metrics
         splits = load_splits(config, network.task, network.tokenizer)
         if split not in splits:
             raise DataError(f"{self.path} has no split {split!r}; it has: {', '.join(splits)}")
-        return network.evaluate(params, splits[split].examples).metrics
+        return network.evaluate(params, splits[split]).metrics
 
     def predict(self, records: Sequence[str | Mapping[str, Any]]) -> list[dict[str, Any]]:
         """What the best model says of each text or record, in order; labels are not needed.
@@ -178,17 +179,18 @@ class Run:
         """The model on this machine's devices, with the parameters of the best checkpoint."""
         description, experiment = self._description, self.config
         settled = dataclasses.replace(experiment.data, labels=description.labels)
-        task = make_task(dataclasses.replace(experiment, data=settled))
+        task = make_task(dataclasses.replace(experiment, data=settled)).for_model(description)
         network = build_network(experiment, task, description.tokenizer, description.config)
         best = self.directory.file(BEST)
         if files.exists(self.directory.file(RESULTS)):
             return network, network.place(load_pretrained(best, task.head, labels=task.labels).params)
         with Checkpoints(self.directory.checkpoints, writable=False) as checkpoints:
-            like = network.abstract_params()
-            restored = checkpoints.restore({"trainable": like}, checkpoints.best_step(), partial=True)
+            trainable, frozen = partition(network.abstract_params(), network.trains)
+            like = {"trainable": trainable, "frozen": frozen}
+            restored = checkpoints.restore(like, checkpoints.best_step(), partial=True)
         if restored is None:
             raise RunError(f"{self.path} has no checkpoint yet; start its command again")
-        return network, network.params_of({**restored.state, "frozen": {}})
+        return network, network.params_of(restored.state)
 
 
 def describe_machine() -> dict[str, Any]:

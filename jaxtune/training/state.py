@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -39,22 +39,30 @@ class TrainState(flax.struct.PyTreeNode):
         return merge(self.trainable, self.frozen)
 
 
-def create_state(
-    params: Params, optimizer: Any, seed: int, trains: Callable[[str], bool] | None = None
-) -> TrainState:
+Trains = Callable[[str], bool]
+"""Says of a parameter by its path (``backbone/layers/0/attention/query/kernel``) whether it is trained."""
+
+TRAINED: Mapping[str, Trains] = {
+    "all": lambda path: True,
+    "head": lambda path: path.startswith("head/"),
+}
+"""What the values of ``train.trainable`` mean. A path says the same of canonical and of stacked layers."""
+
+
+def create_state(params: Params, optimizer: Any, seed: int, trains: Trains = TRAINED["all"]) -> TrainState:
     """A state at step 0.
 
     Args:
         optimizer: an optax transformation; initialised for the trained parameters.
-        trains: says by path (``backbone/layers/0/attention/query/kernel``) what is trained; none trains all.
+        trains: what is trained; the rest is frozen.
     """
-    trainable, frozen = partition(params, trains or (lambda path: True))
+    trainable, frozen = partition(params, trains)
     # Three zeros, not one shared: the state is donated, and a buffer cannot be donated twice.
     step, skipped, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(step, jnp.uint32(seed), trainable, frozen, optimizer.init(trainable), skipped, in_a_row)
 
 
-def partition(params: Params, trains: Callable[[str], bool]) -> tuple[Params, Params]:
+def partition(params: Params, trains: Trains) -> tuple[Params, Params]:
     """Split a tree in two by path; the inverse of ``merge``."""
     flat = flatten_dict(params, sep="/")
     chosen = {path: leaf for path, leaf in flat.items() if trains(path)}

@@ -51,14 +51,20 @@ def attention_width(params: dict[str, Any]) -> int:
     return sum(leaf.shape[-1] for path, leaf in flat.items() if path[-3:] == ("attention", "query", "kernel"))
 
 
-def training_flops(matrix_params: int, attention_width: int, lengths: np.ndarray) -> float:
+def training_flops(
+    matrix_params: int, attention_width: int, lengths: np.ndarray, *, frozen: bool = False
+) -> float:
     """FLOPs of one forward and backward pass over examples of the given lengths.
 
     Attention is 12 per query feature and pair of tokens: scores and mixing, forward (4) and backward (8).
+
+    Args:
+        frozen: the backbone is not trained, so there is no backward pass through it.
     """
     tokens = float(np.sum(lengths, dtype=np.float64))
     pairs = float(np.sum(np.square(lengths, dtype=np.float64)))
-    return 6.0 * matrix_params * tokens + 12.0 * attention_width * pairs
+    forward = 2.0 * matrix_params * tokens + 4.0 * attention_width * pairs
+    return forward if frozen else 3.0 * forward
 
 
 def peak_flops(devices: int, dtype: str) -> tuple[float | None, str]:

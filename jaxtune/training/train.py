@@ -21,6 +21,7 @@ from jaxtune.persistence.metrics_log import MetricsLog
 from jaxtune.persistence.provenance import collect_provenance, write_provenance
 from jaxtune.persistence.run_directory import RunDirectory, locked
 from jaxtune.tasks.registry import make_task
+from jaxtune.training.augmenting import make_rewrite
 from jaxtune.training.finish import RESULTS, finish
 from jaxtune.training.loop import Loop, LoopRecord
 from jaxtune.training.network import build_network
@@ -61,13 +62,13 @@ def _prepare(experiment: Experiment, directory: RunDirectory, progress: Progress
     """Everything up to the first compilation. The data is read before any device is touched, so that a
     mistake in it does not cost time on an accelerator."""
     task = make_task(experiment)
-    rows = Rows(experiment.data, task.columns_read)
+    rows = Rows(experiment.data, task.columns_read, make_rewrite(experiment.data))
     description = _describe(experiment, directory, rows)
     check_fit(experiment, description)
-    splits = rows.tokenize(task, description.tokenizer)
+    splits = rows.tokenize(task.for_model(description), description.tokenizer)
     for split in splits.values():
         progress.say(split.summary())
-    experiment, reason = _resolve(experiment)
+    experiment, reason = _resolve(splits.task.settle(experiment))
     directory.save_config(dataclasses.replace(experiment, resume="auto", overwrite=False))
     progress.say(f"precision: {experiment.model.precision}, {reason}")
     network = build_network(experiment, splits.task, description.tokenizer, description.config)
@@ -84,6 +85,7 @@ def _train(
     with Checkpoints(directory.checkpoints, keep=keep) as checkpoints:
         state, record, position, resumed = _start_or_resume(prepared, directory, checkpoints, progress)
         extra = {"precision": reason, "peak_flops": prepared.peak, "parameters": count(state.params)}
+        extra["trained_parameters"] = count(state.trainable)
         extra["rows"] = prepared.rows_fingerprints
         entry = collect_provenance(prepared.fingerprints, extra)
         write_provenance(directory.path, entry, resumed_step=resumed)
@@ -140,8 +142,9 @@ def _fresh_state(prepared: Prepared, directory: RunDirectory, progress: Progress
         ).params
     save_description(directory.file(BASE), network.pretrained(params, prepared.raw_config))
     state = prepared.initial_state(params)
+    share = f" of {count(state.params):,}" if state.frozen else ""
     progress.say(
-        f"{count(state.trainable):,} parameters to train, on {prepared.network.mesh.size} "
+        f"{count(state.trainable):,}{share} parameters to train, on {prepared.network.mesh.size} "
         f"{jax.devices()[0].platform} device(s)"
     )
     return state

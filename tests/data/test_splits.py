@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtune.data.splits import by_split, hash_text, places, rehash, split_of_name, three_way
+from jaxtune.data.splits import (
+    by_split,
+    fold_of,
+    hash_text,
+    in_fold,
+    places,
+    places_by_label,
+    rehash,
+    split_of_name,
+    three_way,
+)
+from jaxtune.errors import ConfigError, DataError
 
 
 def place(text):
@@ -74,3 +85,59 @@ def test_a_split_that_was_cut_by_hash_can_be_cut_again():
         assert [len(again[name]) / len(part) for name in ("validation", "test")] == pytest.approx(
             [0.1, 0.1], abs=0.03
         )
+
+
+rows = st.lists(st.tuples(st.integers(0, 40), st.sampled_from(["a", "b", 1, None])), min_size=1, max_size=200)
+
+
+@given(rows, st.sampled_from([(0.1, 0.1), (0.3, 0.2), (0.0, 0.5)]))
+def test_each_label_has_its_share_up_to_one_text(drawn, shares):
+    # The label follows from the text here; the same text may occur often.
+    drawn = [(text, ("a", "b", 1, None)[text % 4]) for text, _ in drawn]
+    hashes = np.array([hash_text(str(text)) for text, _ in drawn], np.uint64)
+    labels = [label for _, label in drawn]
+    splits = three_way(hashes, shares, places_by_label(hashes, labels))
+    assert sorted(np.concatenate(list(splits.values()))) == list(range(len(drawn)))
+    split_of = {}
+    for name, indices in splits.items():
+        for i in indices:
+            assert split_of.setdefault(drawn[i][0], name) == name
+    for label in set(labels):
+        count = labels.count(label)
+        largest = max(sum(1 for other, _ in drawn if other == text) for text, own in drawn if own == label)
+        for name, share in (("validation", shares[0]), ("test", shares[1])):
+            there = sum(labels[i] == label for i in splits[name])
+            assert abs(there - share * count) <= largest
+
+
+@given(rows, st.integers(2, 6), st.booleans())
+def test_folds_partition_the_rows_and_no_text_is_in_two(drawn, count, stratify):
+    hashes = np.array([hash_text(str(text)) for text, _ in drawn], np.uint64)
+    at = places_by_label(hashes, [label for _, label in drawn]) if stratify else places(hashes)
+    folds = np.stack([in_fold(at, (number, count)) for number in range(1, count + 1)])
+    assert np.all(folds.sum(axis=0) == 1)
+    for text in {text for text, _ in drawn}:
+        own = folds[:, [text == other for other, _ in drawn]]
+        assert np.all(own == own[:, :1])
+
+
+def test_stratified_places_do_not_depend_on_the_order_of_the_rows():
+    hashes = np.array([hash_text(f"text {i}") for i in range(300)], np.uint64)
+    labels = [("x", "y", "z")[i % 7 % 3] for i in range(300)]
+    at = places_by_label(hashes, labels)
+    assert np.array_equal(places_by_label(hashes[::-1], labels[::-1])[::-1], at)
+    for label in "xyz":
+        own = np.array([other == label for other in labels])
+        assert np.sort(at[own]) == pytest.approx((np.arange(own.sum()) + 0.5) / own.sum())
+    with pytest.raises(DataError, match=r"data\.stratify needs one label per row; the column holds lists"):
+        places_by_label(hashes[:2], [["B-PER"], ["O"]])
+
+
+@pytest.mark.parametrize("text", ["0/5", "6/5", "1/1", "2", "2/", "a/b", "-1/5", "1/5/5", ""])
+def test_what_is_no_fold_is_named(text):
+    with pytest.raises(ConfigError, match=r"data\.fold is .*expected as 2/5"):
+        fold_of(text)
+
+
+def test_folds_are_read():
+    assert fold_of("2/5") == (2, 5)

@@ -99,7 +99,7 @@ def test_diverse_beams_are_more_diverse():
     assert len(firsts) == 4
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5", "bart"])
+@pytest.mark.parametrize("name", ["gpt2", "t5", pytest.param("bart", marks=pytest.mark.slow)])
 def test_a_prompt_gets_the_same_beams_in_any_company(name):
     """Also of encoder-decoders, whose beams share one set of cross-attention keys."""
     model, params = model_of_case(name)

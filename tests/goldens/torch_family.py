@@ -24,6 +24,7 @@ CLASSES = {
     "classification": transformers.AutoModelForSequenceClassification,
     "regression": transformers.AutoModelForSequenceClassification,
     "token_classification": transformers.AutoModelForTokenClassification,
+    "multiple_choice": transformers.AutoModelForMultipleChoice,
     "span": transformers.AutoModelForQuestionAnswering,
     "mlm": transformers.AutoModelForMaskedLM,
     "causal_lm": transformers.AutoModelForCausalLM,
@@ -45,14 +46,20 @@ def tensors(inputs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 def outputs(model: Any, head: str | None, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    """Logits, or the last hidden states without a head; start and end of a span side by side."""
+    """Logits, or the last hidden states without a head; start and end of a span side by side.
+
+    For multiple choice the rows are the choices of one question, and the logits [B, 1].
+    """
+    given = tensors(inputs)
+    if head == "multiple_choice":
+        given = {name: tensor[None] for name, tensor in given.items()}
     with torch.no_grad():
-        out = model(**tensors(inputs))
+        out = model(**given)
     if head is None:
         return out.last_hidden_state.numpy()
     if head == "span":
         return torch.stack([out.start_logits, out.end_logits], -1).numpy()
-    return out.logits.numpy()
+    return out.logits.T.numpy() if head == "multiple_choice" else out.logits.numpy()
 
 
 def untied(model: Any) -> bool:

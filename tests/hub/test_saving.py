@@ -85,6 +85,22 @@ def test_multi_label_stays_as_long_as_its_labels_do(
     assert (saved_config(tmp_path / "out")["problem_type"] == "multi_label_classification") == kept
 
 
+@pytest.mark.parametrize("problem", ["multi_label_classification", "single_label_classification"])
+def test_the_problem_type_that_a_model_was_trained_for_is_written(model, tmp_path, problem):
+    other = {"multi": "single", "single": "multi"}[problem[: problem.index("_")]] + "_label_classification"
+    before = {**model.raw_config, "problem_type": other, "id2label": {"0": "bad", "1": "good"}}
+    trained = Pretrained(
+        model.model,
+        model.params,
+        labels=model.labels,
+        raw_config=before,
+        tokenizer=model.tokenizer,
+        problem_type=problem,
+    )
+    save_pretrained(tmp_path / "out", trained)
+    assert saved_config(tmp_path / "out")["problem_type"] == problem
+
+
 def test_transformers_reads_the_config(model, tmp_path):
     from transformers import AutoConfig
 

@@ -122,7 +122,7 @@ def inputs(case: Case, salt: str = "") -> dict[str, np.ndarray]:
 
 def real_rows(case: Case, out: np.ndarray) -> np.ndarray:
     """What is compared of an output: [R, C] of the real positions, or all of it where it is per example."""
-    if case.head in ("classification", "regression"):
+    if case.head in ("classification", "regression", "multiple_choice"):
         return out
     lengths = np.array(TARGET_LENGTHS if case.seq2seq else LENGTHS)
     return out[np.arange(out.shape[1]) < lengths[:, None]]

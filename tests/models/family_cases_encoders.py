@@ -126,23 +126,34 @@ def _heads(name: str, config: dict[str, Any], small: dict[str, Any]) -> tuple[Ca
     )
 
 
+def _choices(name: str, config: dict[str, Any]) -> Case:
+    """The head for multiple choice."""
+    return Case(f"{name}_multiple_choice", config, "multiple_choice")
+
+
 ENCODERS = (
     Case("bert_base", {**BERT, **_ONE_LAYER}, None),
     Case("bert_mlm", BERT, "mlm", matters={"layer_norm_eps": 0.01, "hidden_act": "relu"}),
     Case("bert_mlm_old_names", BERT, "mlm", renames=_OLD_NORMS, unused=_NEXT_SENTENCE),
     *_heads("bert", BERT, _ONE_LAYER),
+    _choices("bert", {**BERT, **_ONE_LAYER}),
     Case("roberta_mlm", {**ROBERTA, "model_type": "roberta"}, "mlm"),
     *_heads("roberta", ROBERTA, _ONE_LAYER),
+    _choices("roberta", ROBERTA),
     Case("xlm_roberta_mlm", {**ROBERTA, "model_type": "xlm-roberta"}, "mlm"),
     *_heads("xlm_roberta", {**ROBERTA, "model_type": "xlm-roberta"}, _ONE_LAYER),
+    _choices("xlm_roberta", {**ROBERTA, "model_type": "xlm-roberta"}),
     Case("distilbert_mlm", DISTILBERT, "mlm", matters={"activation": "relu"}),
     *_heads("distilbert", DISTILBERT, {"n_layers": 1}),
+    _choices("distilbert", {**DISTILBERT, "n_layers": 1}),
     Case("electra_mlm", ELECTRA, "mlm", matters={"hidden_act": "relu"}),
     Case("electra_mlm_same_width", {**ELECTRA, **_ONE_LAYER, "embedding_size": 32}, "mlm"),
     *_heads("electra", ELECTRA, _ONE_LAYER),
+    _choices("electra", {**ELECTRA, **_ONE_LAYER}),
     # DeBERTa-v3: log buckets, no absolute positions. v2-xlarge has a convolution beside its first layer.
     Case("deberta_v3_mlm", DEBERTA_V3, "mlm", matters={"max_relative_positions": 6, "norm_rel_ebd": "none"}),
     *_heads("deberta_v3", DEBERTA_V3, _ONE_LAYER),
+    _choices("deberta_v3", {**DEBERTA_V3, **_ONE_LAYER}),
     Case("deberta_v2_conv", DEBERTA_V2, "mlm", matters={"conv_act": "tanh"}),
     Case("deberta_v2_conv_classification", {**DEBERTA_V2, **labels(3)}, "classification", packs=True),
     Case(

@@ -3,27 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxtune.reports.distributions import calibration, draw_lengths, draw_reliability
+from jaxtune.reports.distributions import draw_lengths, draw_reliability
 from jaxtune.reports.style import pictures
 from jaxtune.tasks.scoring.calibration import calibration_error, reliability
 
 
-def test_calibration_is_that_of_the_metric():
-    rng = np.random.default_rng(0)
-    confidence = np.concatenate([rng.random(500), [0.0, 1.0, 0.2, 0.6]])
-    right = rng.random(504) < confidence
-    count, _, share, error = calibration(confidence, right)
-    curve = reliability(confidence, right)
-    assert count.tolist() == curve.counts.tolist()
-    np.testing.assert_allclose(share, curve.accuracy)
-    assert error == pytest.approx(calibration_error(curve))
-
-
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n", [1, 200])
-def test_reliability_pictures(n):
+def test_the_reliability_diagram_draws_the_curve_of_the_metrics(n):
     confidence = np.linspace(0.5, 1, n)
-    drawn = pictures("a", draw_reliability(confidence, np.arange(n) % 2 == 0, "test $split$"))
+    curve = reliability(confidence, np.arange(n) % 2 == 0)
+    figure = draw_reliability(*curve, calibration_error(curve), "test $split$")
+    line = figure.axes[0].lines[1]
+    there = curve.counts > 0
+    assert line.get_xdata().tolist() == curve.confidence[there].tolist()
+    assert line.get_ydata().tolist() == curve.accuracy[there].tolist()
+    assert f"{calibration_error(curve):.3f}" in figure.axes[0].texts[0].get_text()
+    drawn = pictures("a", figure)
     assert drawn["a.png"].startswith(b"\x89PNG")
     assert b"<svg" in drawn["a.svg"]
 

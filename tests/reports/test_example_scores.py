@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtune.reports.corpus_scores import corpus_scores, translation_statistics
+from jaxtune.reports.corpus_scores import corpus_scores
 from jaxtune.reports.example_scores import ExampleScores, example_scores
-from jaxtune.reports.result_tables import LOWER_IS_BETTER
 from jaxtune.tasks.scoring.classification import classification_metrics
 from jaxtune.tasks.scoring.regression import REGRESSION_METRICS, regression_metrics
-from jaxtune.tasks.scoring.translation import translation_metrics
-from jaxtune.tasks.scoring.values import higher_is_better
+from jaxtune.tasks.scoring.translation import translation_metrics, translation_statistics
 
 CLASS_METRICS = ["accuracy", "matthews", "loss"] + [
     f"{kind}_{average}"
@@ -89,12 +87,6 @@ def test_scores_that_a_task_writes_itself():
     assert found.scores("accuracy") is None
     assert example_scores([]).scores("accuracy") is None
     assert example_scores([{"target": ["x"], "label": ["y"]}]).scores("accuracy") is None
-
-
-def test_directions_are_those_of_the_tasks():
-    names = {*CLASS_METRICS, *REGRESSION_METRICS, *LOWER_IS_BETTER, "bleu", "chrf", "ter", "perplexity"}
-    for name in names:
-        assert higher_is_better(name) == (name not in LOWER_IS_BETTER), name
 
 
 def test_translations_are_scored_as_a_corpus():

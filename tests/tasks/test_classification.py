@@ -154,6 +154,14 @@ def test_tokenize_gives_targets_and_errors_in_order(tokenizer):
     assert all(isinstance(result, DataError) for result in results[2:])
 
 
+def test_names_ids_and_texts_of_digits_may_be_mixed_where_labels_are_declared(tokenizer):
+    values = ["negative", 1, "2", b"positive", 2.0, " neutral ", np.int64(0)]
+    resolved = task().resolve_labels(values)
+    assert resolved.labels == ("negative", "neutral", "positive")
+    rows = tokenize(resolved, tokenizer, *({"text": "good film", "label": value} for value in values))
+    assert [row["target"] for row in rows] == [0, 1, 2, 2, 2, 1, 0]
+
+
 def test_prediction_needs_no_label(tokenizer):
     (with_label, without) = tokenize(
         task(), tokenizer, {"text": "good", "label": "?"}, {"text": "good"}, labelled=False

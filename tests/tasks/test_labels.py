@@ -26,6 +26,21 @@ def test_class_names_are_the_sorted_distinct_values(values, names):
     assert class_names(values) == names
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0, "pos", 1, "neg"], "holds numbers, as 0, and names, as 'neg'"),
+        ([1.0, "pos"], "holds numbers, as 1, and names, as 'pos'"),
+        (["404", "other"], None),
+        ([0, "1", 2], None),
+        ([True, "no"], None),
+    ],
+)
+def test_numbers_among_names_are_said(values, said, caplog):
+    class_names(values)
+    assert (said in caplog.text) if said else not caplog.records
+
+
 def test_a_column_of_fractions_is_no_label():
     with pytest.raises(DataError, match=r"fractions, as 0\.25.*--task regression"):
         class_names([1.0, 0.25])

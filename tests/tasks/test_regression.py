@@ -68,5 +68,5 @@ def test_metrics_and_reading():
 
 
 def test_an_unknown_task_is_named():
-    with pytest.raises(ConfigError, match="'ranking', expected one of classification, regression"):
+    with pytest.raises(ConfigError, match="'ranking', expected one of classification, multi_label"):
         make_task(Experiment(task="ranking"))  # type: ignore[arg-type]

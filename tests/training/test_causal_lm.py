@@ -1,4 +1,4 @@
-"""A decoder learns a text: end to end on a tiny GPT-2, packed, in pieces, and conversations."""
+"""A decoder learns a text: end to end on a tiny GPT-2, in pieces, and conversations."""
 
 import json
 
@@ -72,21 +72,13 @@ def test_it_learns_to_count(tmp_path):
     assert result["loss"] < 0.5 < start
     assert result["perplexity"] == pytest.approx(np.exp(result["loss"]))
     assert result["accuracy"] > 0.8
+    assert result["bits_per_byte"] == pytest.approx(
+        result["loss"] * result["tokens"] / result["bytes"] / np.log(2)
+    )
+    assert run.evaluate("test")["bits_per_byte"] == pytest.approx(result["bits_per_byte"])
     assert run.predict([counting(rng, 10)])[0]["perplexity"] < 3.0
     lm = jaxtune.load_pretrained(tmp_path / "runs" / "lm", head="auto")
     assert lm.generate(["one two three"], max_new_tokens=3)[0].split() == ["four", "five", "six"]
-
-
-def test_packed_losses_are_those_of_the_texts_alone(tmp_path):
-    rng = np.random.default_rng(1)
-    rows = [{"text": counting(rng, int(n))} for n in rng.integers(3, 30, 40)]
-    found = {}
-    for batching in ("packed", "padded"):
-        one = experiment(tmp_path, rows, batching=batching)
-        one = type(one)(**{**vars(one), "name": batching, "train": TrainConfig(steps=1, batch_size=8)})
-        found[batching] = jaxtune.train(one).results["splits"]["test"]
-    assert found["packed"]["loss"] == pytest.approx(found["padded"]["loss"], abs=1e-5)
-    assert found["packed"]["tokens"] == found["padded"]["tokens"]
 
 
 def test_of_a_conversation_only_the_replies_are_learnt(tmp_path):

@@ -67,6 +67,8 @@ def test_the_attention_of_every_family_is_found(case):
 def test_flops_by_hand():
     # Two examples of 3 and 5 tokens: 6 per parameter and token, 12 per query feature and pair of tokens.
     assert training_flops(1000, 24, np.array([3, 5])) == 6 * 1000 * 8 + 12 * 24 * (9 + 25)
+    # A third of it is the forward pass, which is all that a frozen backbone does.
+    assert training_flops(1000, 24, np.array([3, 5]), frozen=True) == 2 * 1000 * 8 + 4 * 24 * (9 + 25)
 
 
 def test_a_cpus_peak_is_measured_and_does_not_grow_with_fake_devices():

@@ -6,6 +6,8 @@ import random
 import pytest
 
 import jaxtune
+from jaxtune.config import DataConfig
+from jaxtune.data.pipeline import Rows
 from jaxtune.errors import DataError
 from jaxtune.tasks.token_classification import TokenClassification
 from tests.tiny import PLAIN, experiment, write_checkpoint
@@ -63,6 +65,15 @@ def test_packed_is_padded(tmp_path):
     }
 
 
+def test_a_tokenizer_may_be_built_from_the_words(tmp_path):
+    path = tmp_path / "words.jsonl"
+    path.write_text(json.dumps({"tokens": ["the", "warm"], "tags": ["O", "B-PER"]}) + "\n")
+    rows = Rows(
+        DataConfig(train=f"jsonl:{path}", holdout=(0.0, 0.0)), {"data.text": "tokens", "data.label": "tags"}
+    )
+    assert list(rows.texts()) == ["the warm"]
+
+
 @pytest.fixture
 def tokenizer(tmp_path):
     return jaxtune.load_pretrained(write_checkpoint(tmp_path / "tiny")).tokenizer
@@ -95,6 +106,49 @@ def test_what_is_wrong_with_a_row_is_said(tokenizer, row, message):
     assert isinstance(made, DataError)
     assert "words.jsonl:1" in str(made)
     assert message in str(made)
+
+
+def test_a_predicate_is_a_second_text_without_labels(tokenizer):
+    task = TokenClassification("tokens", "tags", 16, ("O", "B-A0", "B-V"), text_pair="predicate")
+    assert set(task.columns_read.values()) == {"tokens", "predicate", "tags"}
+    row = {"tokens": ["the", "movie", "was"], "tags": ["O", "B-A0", "B-V"]}
+    given = [2, [2], "was", ["was"]]
+    made = task.tokenize([row | {"predicate": value} for value in given], tokenizer, str)
+    pair = tokenizer([row["tokens"]], [["was"]], is_split_into_words=True)
+    for example in made:
+        assert example["tokens"].tolist() == pair["input_ids"][0]
+        assert example["token_types"].tolist() == [0, 0, 0, 0, 0, 1, 1]
+        assert example["labels"].tolist() == [-100, 0, 1, 2, -100, -100, -100]
+    for value in (3, -1, "", None, [], [None], True):
+        (error,) = task.tokenize([row | {"predicate": value}], tokenizer, lambda i: "roles.jsonl:1")
+        assert isinstance(error, DataError)
+        assert "roles.jsonl:1: column 'predicate'" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([["B-PER", "I-PER", "O"], ["O", "B-LOC"]], None),
+        (
+            [["O", "O"], ["O", "I-PER", "B-PER"]],
+            "1 tags in 1 of 2 training rows break the scheme IOB2, but keep to IOB1",
+        ),
+        (
+            [["B-PER", "O"], ["B-PER", "I-LOC"], ["I-PER", "O", "I-LOC"]],
+            "3 tags in 2 of 3 training rows break the scheme IOB2, the first in row 2: word 2, 'I-LOC' continues no",
+        ),
+        (
+            [[1, 2], [0, 4]],
+            "1 tags in 1 of 2 training rows break the scheme IOB2, the first in row 2: word 2, 'I-LOC'",
+        ),
+        ([["B-PER", "I-PER"], ["I-PER", "X"], None, ["O", None]], None),
+    ],
+)
+def test_tags_that_break_the_scheme_are_counted(rows, said, caplog):
+    labels = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    task = TokenClassification("tokens", "tags", 16, labels).resolve_labels(rows)
+    assert task.labels == labels
+    assert (said in caplog.text) if said else not caplog.records
 
 
 def test_labels_that_are_no_bio_tags_have_accuracy():

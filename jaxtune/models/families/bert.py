@@ -11,7 +11,14 @@ import flax.linen as nn
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.encoder import ENCODER_ONLY, EncoderConfig, EncoderModel, embedding_map, layer_map
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, MaskedWordHead, SequenceHead, sequence_heads, token_heads
+from jaxtune.models.heads import (
+    Head,
+    MaskedWordHead,
+    SequenceHead,
+    choice_head,
+    sequence_heads,
+    token_heads,
+)
 from jaxtune.models.layers import ACTIVATIONS, Policy
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
@@ -47,6 +54,10 @@ def _sequence_head(config: BertConfig, num_labels: int, policy: Policy, name: st
     return SequenceHead(num_labels, config.head_dropout, config.initializer_range, policy, name=name)
 
 
+def _sequence_map(config: BertConfig) -> tuple[WeightEntry, ...]:
+    return linear("classifier", "classifier")
+
+
 def _masked_word_head(config: BertConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
     c = config
     return MaskedWordHead(
@@ -71,9 +82,8 @@ BERT = Family(
     prefix="bert.",
     base_architecture="BertModel",
     heads={
-        **sequence_heads(
-            "BertForSequenceClassification", _sequence_head, lambda config: linear("classifier", "classifier")
-        ),
+        **sequence_heads("BertForSequenceClassification", _sequence_head, _sequence_map),
+        **choice_head("BertForMultipleChoice", _sequence_head, _sequence_map),
         **token_heads("BertForTokenClassification", "BertForQuestionAnswering"),
         "mlm": Head("BertForMaskedLM", _masked_word_head, _masked_word_map),
     },

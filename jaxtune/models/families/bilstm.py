@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.family import Family
 from jaxtune.models.heads import SequenceHead, sequence_heads
-from jaxtune.models.layer_stack import layer_stack
 from jaxtune.models.layers import DropoutKey, Embedding, Linear, Policy, dropout
 from jaxtune.models.rows import last_tokens, most_tokens, take
 from jaxtune.models.weight_map import WeightEntry, linear
@@ -162,33 +161,26 @@ class BiLSTMLayer(nn.Module):
         return nn.with_logical_constraint(jnp.concatenate([forward, backward], -1), HIDDEN_AXES), None
 
 
-class BiLSTMModel(nn.Module):
+class BiLSTMModel(BidirectionalBackbone):
     """Word embeddings and the layers; positions and token types are not used."""
 
     config: BiLSTMConfig
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
         self.word = Embedding(c.vocab_size, c.embedding_size, self.policy, c.initializer_range, pad_rows=True)
-        self.layers = layer_stack(
-            BiLSTMLayer, (c, self.policy), c.num_hidden_layers, scan=self.scan_layers, remat=self.remat
-        )
+        self.layers = self._stack(BiLSTMLayer, c, self.policy)
 
-    def __call__(
+    def _run(
         self,
         tokens: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
+        positions: Int[Array, "B S"],
+        token_types: Int[Array, "B S"],
+        key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
         """States of both directions after each token; zero at padding."""
-        indices = jnp.arange(self.config.num_hidden_layers)
-        return self.layers(self.word(tokens), indices, None, (segment_ids, key))[0]
+        return self._through(self.word(tokens), (segment_ids, key))
 
     def pool(
         self,
@@ -204,11 +196,6 @@ class BiLSTMModel(nn.Module):
             starts = jnp.argmax(segment_ids != 0, axis=1, keepdims=True)
         forward, backward = last_tokens(hidden, segment_ids, starts), take(hidden, starts)
         return jnp.concatenate([forward[..., :half], backward[..., half:]], axis=-1)
-
-    @property
-    def table(self) -> Float[Array, "P E"]:
-        """Word embeddings."""
-        return self.word.table
 
 
 def torch_stddev(size: int) -> float:

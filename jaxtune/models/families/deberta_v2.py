@@ -13,15 +13,20 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.disentangled import DisentangledAttention, DistanceContext, Distances, distance_rows
 from jaxtune.models.encoder import ENCODER_ONLY, HIDDEN_AXES, EncoderLayer, embedding_map, layer_map
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, MaskedWordHead, SequenceHead, sequence_heads, token_heads
-from jaxtune.models.layer_stack import layer_stack
+from jaxtune.models.heads import (
+    Head,
+    MaskedWordHead,
+    SequenceHead,
+    choice_head,
+    sequence_heads,
+    token_heads,
+)
 from jaxtune.models.layers import ACTIVATIONS, DropoutKey, Embedding, LayerNorm, Linear, Policy, dropout
-from jaxtune.models.rows import first_tokens, row_positions
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
 _SUPPORTED = {
@@ -263,14 +268,10 @@ class DebertaEmbeddings(nn.Module):
         return dropout(self.norm(x), c.hidden_dropout_prob, key, site=0)
 
 
-class DebertaV2Model(nn.Module):
-    """Embeddings, those of the distances, and the layer stack."""
+class DebertaV2Model(BidirectionalBackbone):
+    """Embeddings, those of the distances, and the layer stack; what DeBERTa calls its pooler is in the head."""
 
     config: DebertaV2Config
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
@@ -279,29 +280,20 @@ class DebertaV2Model(nn.Module):
             self.distance = Embedding(2 * c.span, c.hidden_size, self.policy, c.initializer_range)
             if c.norm_rel_ebd == "layer_norm":
                 self.distance_norm = LayerNorm(c.layer_norm_eps, self.policy)
-        self.layers = layer_stack(
-            DebertaLayer,
-            (c, self.policy, self.attention),
-            c.num_hidden_layers,
-            scan=self.scan_layers,
-            remat=self.remat,
-        )
+        self.layers = self._stack(DebertaLayer, c, self.policy, self.attention)
 
-    def __call__(
+    def _run(
         self,
         tokens: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
+        positions: Int[Array, "B S"],
+        token_types: Int[Array, "B S"],
+        key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
-        """Last hidden states; arguments as for BERT. Distances are counted along the row."""
-        if token_types is None:
-            token_types = jnp.zeros_like(tokens)
-        x = self.embeddings(tokens, row_positions(tokens, positions), token_types, key)
+        x = self.embeddings(tokens, positions, token_types, key)
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
-        context = DistanceContext(segment_ids, key, self._distances(tokens.shape[1]))
-        return self.layers(x, jnp.arange(self.config.num_hidden_layers), None, context)[0]
+        # Distances are counted along the row.
+        return self._through(x, DistanceContext(segment_ids, key, self._distances(tokens.shape[1])))
 
     def _distances(self, length: int) -> Distances | None:
         c = self.config
@@ -312,15 +304,6 @@ class DebertaV2Model(nn.Module):
             table = self.distance_norm(table)
         rows = distance_rows(length, c.position_buckets, c.max_relative_positions)
         return Distances(table, jnp.asarray(rows))
-
-    def pool(
-        self,
-        hidden: Float[Array, "B S D"],
-        segment_ids: Int[Array, "B S"],
-        starts: Int[Array, "B N"] | None,
-    ) -> Float[Array, "B N D"]:
-        """The hidden state of each example's first token; what DeBERTa calls its pooler is in the head."""
-        return first_tokens(hidden, starts)
 
     @property
     def table(self) -> Float[Array, "P E"]:
@@ -400,6 +383,7 @@ DEBERTA_V2 = Family(
     base_architecture="DebertaV2Model",
     heads={
         **sequence_heads("DebertaV2ForSequenceClassification", _sequence_head, _sequence_map),
+        **choice_head("DebertaV2ForMultipleChoice", _sequence_head, _sequence_map),
         **token_heads("DebertaV2ForTokenClassification", "DebertaV2ForQuestionAnswering"),
         "mlm": Head("DebertaV2ForMaskedLM", _masked_word_head, _masked_word_map),
     },

@@ -11,7 +11,14 @@ import flax.linen as nn
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.encoder import EncoderConfig, EncoderModel
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, MaskedWordHead, SequenceHead, TokenHead, sequence_heads
+from jaxtune.models.heads import (
+    Head,
+    MaskedWordHead,
+    SequenceHead,
+    TokenHead,
+    choice_head,
+    sequence_heads,
+)
 from jaxtune.models.layers import ACTIVATIONS, Policy
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
@@ -133,6 +140,7 @@ DISTILBERT = Family(
     base_architecture="DistilBertModel",
     heads={
         **sequence_heads("DistilBertForSequenceClassification", _sequence_head, _sequence_map),
+        **choice_head("DistilBertForMultipleChoice", _sequence_head, _sequence_map),
         "token_classification": Head(
             "DistilBertForTokenClassification", _token_head, lambda config: linear("classifier", "classifier")
         ),

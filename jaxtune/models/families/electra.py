@@ -11,7 +11,14 @@ import flax.linen as nn
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.encoder import ENCODER_ONLY, EncoderConfig, EncoderModel, embedding_map, layer_map
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, MaskedWordHead, SequenceHead, sequence_heads, token_heads
+from jaxtune.models.heads import (
+    Head,
+    MaskedWordHead,
+    SequenceHead,
+    choice_head,
+    sequence_heads,
+    token_heads,
+)
 from jaxtune.models.layers import ACTIVATIONS, Policy
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
@@ -60,6 +67,16 @@ def _sequence_map(config: ElectraConfig) -> tuple[WeightEntry, ...]:
     return (*linear("classifier.dense", "dense"), *linear("classifier.out_proj", "classifier"))
 
 
+def _choice_head(config: ElectraConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
+    # The summary_* settings of config.json as they are by default, and in every ELECTRA that was published.
+    rate, stddev = config.head_dropout, config.initializer_range
+    return SequenceHead(num_labels, rate, stddev, policy, hidden_act="gelu", name=name)
+
+
+def _choice_map(config: ElectraConfig) -> tuple[WeightEntry, ...]:
+    return (*linear("sequence_summary.summary", "dense"), *linear("classifier", "classifier"))
+
+
 def _masked_word_head(config: ElectraConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
     c = config
     # GELU whatever the config's hidden_act says.
@@ -86,6 +103,7 @@ ELECTRA = Family(
     base_architecture="ElectraModel",
     heads={
         **sequence_heads("ElectraForSequenceClassification", _sequence_head, _sequence_map),
+        **choice_head("ElectraForMultipleChoice", _choice_head, _choice_map),
         **token_heads("ElectraForTokenClassification", "ElectraForQuestionAnswering"),
         "mlm": Head("ElectraForMaskedLM", _masked_word_head, _masked_word_map),
     },

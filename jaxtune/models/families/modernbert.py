@@ -11,14 +11,13 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import flax.struct
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.attention import Attention
+from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.family import Family
 from jaxtune.models.heads import HEAD_SITE, Head, sequence_heads
-from jaxtune.models.layer_stack import layer_stack
 from jaxtune.models.layers import (
     ACTIVATIONS,
     DropoutKey,
@@ -32,7 +31,7 @@ from jaxtune.models.layers import (
 )
 from jaxtune.models.multi_head import MultiHeadAttention, Sight, whole_rows
 from jaxtune.models.rotary import Rotary, angles, rotary_from_hf
-from jaxtune.models.rows import first_tokens, mean_tokens, row_positions
+from jaxtune.models.rows import mean_tokens
 from jaxtune.models.weight_map import WeightEntry, fused, linear, norm
 
 HIDDEN_AXES = ("batch", "sequence", "embed")
@@ -208,47 +207,35 @@ class ModernBertLayer(nn.Module):
         return Linear(features, self.policy, c.mlp_bias, c.initializer_range, name=name)
 
 
-class ModernBertModel(nn.Module):
+class ModernBertModel(BidirectionalBackbone):
     """Word embeddings and their norm, the layer stack, and a last norm."""
 
     config: ModernBertConfig
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
         self.word = Embedding(c.vocab_size, c.hidden_size, self.policy, c.initializer_range, pad_rows=True)
         self.word_norm = LayerNorm(c.norm_eps, self.policy, c.norm_bias)
-        self.layers = layer_stack(
-            ModernBertLayer,
-            (c, self.policy, self.attention),
-            c.num_hidden_layers,
-            scan=self.scan_layers,
-            remat=self.remat,
-        )
+        self.layers = self._stack(ModernBertLayer, c, self.policy, self.attention)
         self.norm = LayerNorm(c.norm_eps, self.policy, c.norm_bias)
 
-    def __call__(
+    def _run(
         self,
         tokens: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
+        positions: Int[Array, "B S"],
+        token_types: Int[Array, "B S"],
+        key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
-        """Last hidden states; ``token_types`` are not used, the rest as for BERT."""
+        """Last hidden states; ``token_types`` are not used."""
         c = self.config
         x = dropout(self.word_norm(self.word(tokens)), c.embedding_dropout, key, site=0)
         x = nn.with_logical_constraint(x, HIDDEN_AXES)
-        at = row_positions(tokens, positions)
         turns = {
-            GLOBAL: angles(at, c.global_rotary, c.head_size),
-            LOCAL: angles(at, c.local_rotary, c.head_size),
+            GLOBAL: angles(positions, c.global_rotary, c.head_size),
+            LOCAL: angles(positions, c.local_rotary, c.head_size),
         }
-        context = ModernBertContext(whole_rows(segment_ids, key), turns)
-        return self.norm(self.layers(x, jnp.arange(c.num_hidden_layers), None, context)[0])
+        return self.norm(self._through(x, ModernBertContext(whole_rows(segment_ids, key), turns)))
 
     def pool(
         self,
@@ -259,12 +246,7 @@ class ModernBertModel(nn.Module):
         """The first token of each example, or the mean of all its tokens."""
         if self.config.classifier_pooling == "mean":
             return mean_tokens(hidden, segment_ids, starts)
-        return first_tokens(hidden, starts)
-
-    @property
-    def table(self) -> Float[Array, "P D"]:
-        """Word embeddings."""
-        return self.word.table
+        return super().pool(hidden, segment_ids, starts)
 
 
 class _HeadTransform(nn.Module):

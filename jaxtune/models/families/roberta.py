@@ -11,7 +11,14 @@ import flax.linen as nn
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.encoder import ENCODER_ONLY, EncoderConfig, EncoderModel, embedding_map, layer_map
 from jaxtune.models.family import Family
-from jaxtune.models.heads import Head, MaskedWordHead, SequenceHead, sequence_heads, token_heads
+from jaxtune.models.heads import (
+    Head,
+    MaskedWordHead,
+    SequenceHead,
+    choice_head,
+    sequence_heads,
+    token_heads,
+)
 from jaxtune.models.layers import ACTIVATIONS, Policy
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
@@ -61,7 +68,7 @@ class XLMRobertaConfig(RobertaConfig):
 
 
 def weight_map(config: RobertaConfig) -> tuple[WeightEntry, ...]:
-    """Names of the tensors of ``RobertaModel``; its pooler, which no head reads, is left alone."""
+    """Names of the tensors of ``RobertaModel`` but its pooler, which only multiple choice reads: part of that head."""
     return (*embedding_map(tied="lm_head.decoder.weight"), *layer_map(config.num_hidden_layers))
 
 
@@ -72,6 +79,20 @@ def _sequence_head(config: RobertaConfig, num_labels: int, policy: Policy, name:
 
 def _sequence_map(config: RobertaConfig) -> tuple[WeightEntry, ...]:
     return (*linear("classifier.dense", "dense"), *linear("classifier.out_proj", "classifier"))
+
+
+def _choice_head(config: RobertaConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
+    c = config
+    return SequenceHead(
+        num_labels, c.hidden_dropout_prob, c.initializer_range, policy, hidden_act="tanh", name=name
+    )
+
+
+def _choice_map(config: RobertaConfig) -> tuple[WeightEntry, ...]:
+    pooler = linear("roberta.pooler.dense", "dense")
+    # A file of the bare model has it without the prefix.
+    bare = [dataclasses.replace(entry, aliases=(entry.hf.removeprefix("roberta."),)) for entry in pooler]
+    return (*bare, *linear("classifier", "classifier"))
 
 
 def _masked_word_head(config: RobertaConfig, num_labels: int, policy: Policy, name: str) -> nn.Module:
@@ -101,6 +122,7 @@ def _family(model_type: str, config_class: type[RobertaConfig], name: str) -> Fa
         base_architecture=f"{name}Model",
         heads={
             **sequence_heads(f"{name}ForSequenceClassification", _sequence_head, _sequence_map),
+            **choice_head(f"{name}ForMultipleChoice", _choice_head, _choice_map),
             **token_heads(f"{name}ForTokenClassification", f"{name}ForQuestionAnswering"),
             "mlm": Head(f"{name}ForMaskedLM", _masked_word_head, _masked_word_map),
         },

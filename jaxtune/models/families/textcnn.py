@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.family import Family
 from jaxtune.models.heads import SequenceHead, sequence_heads
@@ -72,14 +72,10 @@ class TextCNNConfig:
         return len(self.filter_widths) * self.num_filters
 
 
-class TextCNNModel(nn.Module):
+class TextCNNModel(BidirectionalBackbone):
     """Word embeddings, and one convolution of each width; positions and token types are not used."""
 
     config: TextCNNConfig
-    policy: Policy = Policy()
-    scan_layers: bool = False
-    remat: str = "none"
-    attention: Attention = plain_attention
 
     def setup(self) -> None:
         c = self.config
@@ -89,13 +85,13 @@ class TextCNNModel(nn.Module):
             for width in c.filter_widths
         }
 
-    def __call__(
+    def _run(
         self,
         tokens: Int[Array, "B S"],
         segment_ids: Int[Array, "B S"],
-        positions: Int[Array, "B S"] | None = None,
-        token_types: Int[Array, "B S"] | None = None,
-        key: DropoutKey | None = None,
+        positions: Int[Array, "B S"],
+        token_types: Int[Array, "B S"],
+        key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
         """Answers of all filters around each token; zero at padding.
 
@@ -117,11 +113,6 @@ class TextCNNModel(nn.Module):
     ) -> Float[Array, "B N D"]:
         """The largest answer of each filter within each example."""
         return most_tokens(hidden, segment_ids, starts)
-
-    @property
-    def table(self) -> Float[Array, "P E"]:
-        """Word embeddings."""
-        return self.word.table
 
 
 def windows(x: Float[Array, "B S E"], segment_ids: Int[Array, "B S"], width: int) -> Float[Array, "B S W*E"]:

@@ -25,6 +25,12 @@ _RENAMED = {
 
 SIZES: dict[str, dict[str, Any]] = {
     "base": {},
+    "small": {
+        "hidden_size": 256,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
     "big": {
         "hidden_size": 1024,
         "num_attention_heads": 16,
@@ -32,7 +38,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "dropout": 0.3,
     },
 }
-"""What the sizes of the paper change of ``TransformerConfig``'s defaults."""
+"""What the sizes of the paper, and a small one, change of ``TransformerConfig``'s defaults."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +69,7 @@ class TransformerConfig(BartConfig):
 
     @classmethod
     def of_size(cls, size: str, vocab_size: int, **changes: Any) -> Self:
-        """The paper's ``base`` or ``big`` size.
+        """The paper's ``base`` or ``big`` size, or ``small``.
 
         Args:
             changes: other settings than its own, as attributes here are called.

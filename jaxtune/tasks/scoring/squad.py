@@ -153,12 +153,7 @@ def squad_v2(
             result |= {f"{name}_{key}": value for key, value in _means(chosen).items()}
             result[f"{name}_total"] = len(chosen)
     if no_answer is not None:
-        raw = scores_v2(predictions, answers)
-        answerable = {question: bool(gold) for question, gold in answers.items()}
-        for name, field in (("exact_match", 0), ("f1", 1)):
-            scores = {question: score[field] for question, score in raw.items()}
-            best, at = find_best_threshold(predictions, scores, no_answer, answerable)
-            result |= {f"best_{name}": best, f"best_{name}_threshold": at}
+        result |= best_thresholds(predictions, answers, no_answer, nothing_answered=0.0)
     return result
 
 
@@ -193,6 +188,34 @@ def find_best_threshold(
         if current > best:
             best, threshold = current, no_answer[question]
     return 100.0 * best / len(scores), threshold
+
+
+def best_thresholds(
+    predictions: Mapping[str, str],
+    answers: Mapping[str, Sequence[str]],
+    no_answer: Mapping[str, float],
+    *,
+    nothing_answered: float | None = None,
+) -> Metrics:
+    """The best exact_match and f1 over all thresholds, and these: above one, "no answer" is said instead.
+
+    Args:
+        predictions: question id → the best answer, before any threshold.
+        answers: question id → gold answers; none for an unanswerable question.
+        no_answer: question id → how likely it is that there is no answer, in any unit.
+        nothing_answered: the threshold to name where no answer at all is best; none is one below all of ``no_answer``.
+    """
+    raw = scores_v2(predictions, answers)
+    answerable = {question: bool(gold) for question, gold in answers.items()}
+    nothing = 100.0 * sum(not value for value in answerable.values()) / len(answerable)
+    below = min(no_answer.values()) - 1.0 if nothing_answered is None else nothing_answered
+    result: Metrics = {}
+    for name, field in (("exact_match", 0), ("f1", 1)):
+        scores = {question: score[field] for question, score in raw.items()}
+        best, at = find_best_threshold(predictions, scores, no_answer, answerable)
+        result[f"best_{name}"] = best
+        result[f"best_{name}_threshold"] = at if best > nothing else below
+    return result
 
 
 def _means(scores: Iterable[Score]) -> dict[str, float]:

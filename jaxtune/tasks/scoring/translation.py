@@ -7,6 +7,7 @@ et al. 2006; above 100 where a translation needs more edits than its reference h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from jaxtune.errors import DataError
@@ -74,6 +75,28 @@ def translation_scores(
             float(metric.sentence_score(text, gold).score) for text, gold in zip(translations, lists)
         ]
     return result
+
+
+def translation_statistics(
+    translations: Sequence[str], references: Sequence[Sequence[str]]
+) -> dict[str, list[list[float]]]:
+    """What each sentence adds to the corpus scores of sacreBLEU's defaults: metric → [n, k].
+
+    Args:
+        translations: [n] texts.
+        references: [n] lists of texts.
+    """
+    streams = _streams(reference_lists(translations, references))
+    # sacreBLEU's own tests of significance are built on this method.
+    return {
+        name: _default_metric(name)._extract_corpus_statistics(list(translations), streams)
+        for name in TRANSLATION_METRICS
+    }
+
+
+@cache
+def _default_metric(name: str) -> Any:
+    return _metric(name, "13a", False, 0)
 
 
 def _metric(

@@ -1,4 +1,4 @@
-"""What all metrics share: the type of a result, which direction is better, and checks of the input."""
+"""What all metrics share: the type of a result, and checks of the input."""
 
 from __future__ import annotations
 
@@ -10,27 +10,9 @@ from jaxtune.errors import DataError, NonFiniteError
 
 AVERAGES = ("micro", "macro", "weighted")
 KINDS = ("precision", "recall", "f1")
-_LOWER_IS_BETTER = frozenset(
-    {
-        "loss",
-        "mse",
-        "mae",
-        "brier",
-        "calibration_error",
-        "perplexity",
-        "bits_per_byte",
-        "bits_per_token",
-        "ter",
-    }
-)
 
 Metrics = dict[str, float | str | list[float] | list[int] | list[str] | list[list[int]] | None]
 """name → value, ready for JSON: never NaN or infinite, None where a metric is undefined."""
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of this metric is the better one."""
-    return metric not in _LOWER_IS_BETTER
 
 
 def ratio(numerator: float, denominator: float) -> float:

@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 from sklearn import metrics as reference
 
+from jaxtune.directions import higher_is_better
 from jaxtune.errors import DataError, NonFiniteError
 from jaxtune.tasks.scoring.calibration import calibration_error, reliability
 from jaxtune.tasks.scoring.classification import (
@@ -20,7 +21,6 @@ from jaxtune.tasks.scoring.classification import (
 )
 from jaxtune.tasks.scoring.ranking import auroc, average_precision
 from jaxtune.tasks.scoring.regression import regression_metrics
-from jaxtune.tasks.scoring.values import higher_is_better
 
 EXACT = 1e-12
 
