@@ -110,7 +110,7 @@ def test_overrides_that_cannot_be(source, overrides, said, config_file):
 
 
 def test_sources_that_are_not_there(tmp_path):
-    with pytest.raises(SourceError, match="no size 'huge'; sizes: base, big"):
+    with pytest.raises(SourceError, match="no size 'huge'; sizes: base, small, big"):
         jaxtune.load_pretrained("new:transformer:huge")
     with pytest.raises(
         SourceError, match=r"no config\.json at bert; expected one of new:bilstm, new:textcnn"

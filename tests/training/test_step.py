@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtune.training.state import create_state, merge, partition
+from jaxtune.training.state import TRAINED, create_state, merge, partition
 from jaxtune.training.step import make_train_step
 
 
@@ -29,7 +29,7 @@ def batch(rows=8, seed=0, **changes):
     return {**fields, **changes}
 
 
-def make(accumulate=1, trains=None, learning_rate=0.1):
+def make(accumulate=1, trains=TRAINED["all"], learning_rate=0.1):
     optimizer = optax.trace(0.9)
     params = {"head": {"kernel": jnp.ones((3, 1))}, "backbone": {"unused": jnp.ones(2)}}
     state = create_state(params, optimizer, 0, trains)
