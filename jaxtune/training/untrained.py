@@ -37,13 +37,14 @@ def evaluate_untrained(experiment: Experiment, name: str) -> RunRecord:
     task = make_task(experiment)
     rows = Rows(experiment.data, task.columns_read)
     description = describe_start(experiment.model, rows.texts)
-    splits = rows.tokenize(task.for_model(description), description.tokenizer)
-    network = build_network(experiment, splits.task, description.tokenizer, description.config)
     if head_of(description.raw_config) != task.head:
         raise ConfigError(
             f"{experiment.model.source} has no trained head for {task.name} ({task.head}), so it can say nothing yet; "
             "train it first"
         )
+    splits = rows.tokenize(task.for_model(description), description.tokenizer)
+    experiment = splits.task.settle(experiment)
+    network = build_network(experiment, splits.task, description.tokenizer, description.config)
     loaded = load_pretrained(experiment.model.source, task.head, labels=splits.task.labels)
     split = splits["test" if "test" in splits else "validation"]
     evaluated = network.evaluate(network.place(loaded.params), split)

@@ -1,5 +1,6 @@
 """A Transformer from random weights learns to count in German: end to end, with a beam search at the end."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 import jaxtune
 from jaxtune.config import DataConfig, Experiment, MeshConfig, ModelConfig, OptimConfig, TrainConfig
+from jaxtune.errors import ConfigError
+from jaxtune.reports.records import read_run
+from jaxtune.training.untrained import evaluate_untrained
 
 ENGLISH = ["one", "two", "three", "four", "five", "six"]
 GERMAN = ["eins", "zwei", "drei", "vier", "fünf", "sechs"]
@@ -70,6 +74,19 @@ def test_predictions_hold_what_was_written_and_what_should_have_been(run, tmp_pa
     right = sum(line["text"] == line["target"] for line in lines)
     assert right / len(lines) > 0.5
     assert {"loss", "bleu", "chrf", "ter"} <= lines[0]["scores"].keys()
+
+
+def test_a_checkpoint_evaluated_as_it_is_gets_the_scores_of_the_run_that_made_it(run):
+    start = dataclasses.replace(run.config.model, source=f"{run.path}/best", overrides=(), tokenizer=None)
+    record = evaluate_untrained(dataclasses.replace(run.config, model=start), "as it is")
+    expected = run.results["splits"]["test"]
+    assert record.split == "test"
+    for metric in ("loss", "bleu", "chrf"):
+        assert record.metric(metric) == pytest.approx(expected[metric], rel=1e-6)
+    assert record.rows["test"] == read_run(run.path).rows["test"]
+    encoder = dataclasses.replace(run.config, task="classification", model=start)
+    with pytest.raises(ConfigError, match="no trained head for classification"):
+        evaluate_untrained(encoder, "another head")
 
 
 def test_prediction_and_evaluation_afterwards_say_the_same(run):
