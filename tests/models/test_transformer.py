@@ -57,7 +57,9 @@ def test_the_sizes_of_the_paper(size, millions):
 
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="unknown size 'huge' of a transformer; expected one of base, small, big"):
+    with pytest.raises(
+        ValueError, match="unknown size 'huge' of a transformer; expected one of base, small, big"
+    ):
         TransformerConfig.of_size("huge", 100)
 
 
