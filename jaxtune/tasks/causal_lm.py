@@ -25,9 +25,9 @@ from jaxtune.tasks.base import (
     read_column,
     row_error,
 )
-from jaxtune.tasks.chat import conversation_labels
-from jaxtune.tasks.encoding import read_text
 from jaxtune.tasks.language import LanguageTask
+from jaxtune.tasks.reading.chat import conversation_labels
+from jaxtune.tasks.reading.encoding import read_text
 from jaxtune.tasks.scoring.language import bits_per_byte
 
 BITS = "bits_per_byte"

@@ -26,8 +26,8 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.encoding import TextColumns, tokenize_records
-from jaxtune.tasks.labels import class_names, label_id, label_name
+from jaxtune.tasks.reading.encoding import TextColumns, tokenize_records
+from jaxtune.tasks.reading.labels import class_names, label_id, label_name
 from jaxtune.tasks.scoring import classification as metrics
 
 SHOWN_LABELS = 20

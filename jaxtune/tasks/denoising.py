@@ -13,10 +13,10 @@ from jaxtune.generation.settings import settings_for
 from jaxtune.hub.description import Description
 from jaxtune.models.registry import family_of
 from jaxtune.tasks.base import Made, Record, Where, no_classes
-from jaxtune.tasks.infilling import Infilling
 from jaxtune.tasks.language import LanguageTask
-from jaxtune.tasks.span_corruption import SpanCorruption, SpanNoise
-from jaxtune.tasks.text_pieces import read_pieces, specials_around
+from jaxtune.tasks.noise.infilling import Infilling
+from jaxtune.tasks.noise.span_corruption import SpanCorruption, SpanNoise
+from jaxtune.tasks.reading.text_pieces import read_pieces, specials_around
 
 INSTEAD = {"encoder": "masked_lm", "decoder": "causal_lm"}
 """What other kinds of models learn from texts alone."""

@@ -15,8 +15,8 @@ from jaxtune.hub.description import Description
 from jaxtune.models.registry import family_of
 from jaxtune.tasks.base import Made, Record, Where, no_classes, row_error
 from jaxtune.tasks.language import LanguageTask
-from jaxtune.tasks.masking import Masking
-from jaxtune.tasks.text_pieces import read_pieces, specials_around
+from jaxtune.tasks.noise.masking import Masking
+from jaxtune.tasks.reading.text_pieces import read_pieces, specials_around
 
 INSTEAD = {"decoder": "causal_lm", "encoder_decoder": "denoising"}
 """What other kinds of models learn from texts alone."""

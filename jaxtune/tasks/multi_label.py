@@ -27,8 +27,8 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.encoding import TextColumns, tokenize_records
-from jaxtune.tasks.labels import class_names, label_id
+from jaxtune.tasks.reading.encoding import TextColumns, tokenize_records
+from jaxtune.tasks.reading.labels import class_names, label_id
 from jaxtune.tasks.scoring import multi_label as metrics
 
 THRESHOLD = 0.5

@@ -35,8 +35,8 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.encoding import TextColumns
-from jaxtune.tasks.labels import label_name
+from jaxtune.tasks.reading.encoding import TextColumns
+from jaxtune.tasks.reading.labels import label_name
 from jaxtune.tasks.scoring.classification import MULTIPLE_CHOICE_METRICS, multiple_choice_metrics
 
 ENOUGH_ROWS = 20

@@ -32,7 +32,7 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.encoding import TextColumns
+from jaxtune.tasks.reading.encoding import TextColumns
 from jaxtune.tasks.scoring.squad import best_thresholds, score_v1, score_v2, squad_v1, squad_v2
 from jaxtune.tasks.scoring.values import checked
 from jaxtune.tasks.spans import Span, best_spans, cut_windows, point_at, span_losses

@@ -23,7 +23,7 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.encoding import TextColumns, tokenize_records
+from jaxtune.tasks.reading.encoding import TextColumns, tokenize_records
 from jaxtune.tasks.scoring import regression as metrics
 
 

@@ -25,8 +25,8 @@ from jaxtune.tasks.base import (
     read_column,
     row_error,
 )
-from jaxtune.tasks.encoding import TextColumns, read_text
 from jaxtune.tasks.language import LanguageTask
+from jaxtune.tasks.reading.encoding import TextColumns, read_text
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from jaxtune.tasks.base import (
     row_error,
     shown,
 )
-from jaxtune.tasks.labels import label_id, label_name
 from jaxtune.tasks.losses import example_sums, token_sums
+from jaxtune.tasks.reading.labels import label_id, label_name
 from jaxtune.tasks.scoring.entities import (
     ENTITY_METRICS,
     SchemeBreak,

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from jaxtune.data.readers_conll import bio_of, is_iob1
 from jaxtune.data.scanning import scan
 from jaxtune.data.sources import find_source, open_source
+from jaxtune.data.sources.conll import bio_of, is_iob1
 from jaxtune.errors import DataError, SourceError
 
 

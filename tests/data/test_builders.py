@@ -13,8 +13,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxtune.data.builders import debian_descriptions, moby_dick, ner_finance, spam_assassin
 from jaxtune.data.sources import find_source
+from jaxtune.data.sources.builders import debian_descriptions, moby_dick, ner_finance, spam_assassin
 from jaxtune.data.splits import hash_text, places
 from jaxtune.errors import DataError
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxtune.data.layouts import packed_shape
 from jaxtune.data.planning import plan_evaluation, plan_training
+from jaxtune.data.planning.layouts import packed_shape
 from jaxtune.errors import ConfigError, DataError
 
 BATCHINGS = ("packed", "bucketed", "padded")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxtune.data.builders.vader_icwsm2014 import FILES, SOURCE
 from jaxtune.data.sources import find_source, open_source
+from jaxtune.data.sources.builders.vader_icwsm2014 import FILES, SOURCE
+from jaxtune.data.sources.tfds import open_tfds
+from jaxtune.data.sources.tfrecord import masked_crc32c
 from jaxtune.data.splits import hash_text, places
-from jaxtune.data.tfds_source import open_tfds
-from jaxtune.data.tfrecord import masked_crc32c
 from jaxtune.errors import DataError, SourceError
 
 # A duplicate, a neutral sentence, a Latin-1 byte, and a byte (0x85) that other line splitters break at.
@@ -167,7 +167,7 @@ def test_folders_prepared_as_tfrecord_are_read_by_our_own_reader(vader, tmp_path
 
 
 def test_builders_that_tfds_hides_without_tensorflow_are_found(monkeypatch):
-    monkeypatch.setattr("jaxtune.data.tfds_source.getproxies", dict)
+    monkeypatch.setattr("jaxtune.data.sources.tfds.getproxies", dict)
 
     def no_network(*_):
         raise OSError("Name or service not known")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorboardX.record_writer import RecordWriter
 
-from jaxtune.data.tfrecord import TfRecordFile, crc32c, masked_crc32c
+from jaxtune.data.sources.tfrecord import TfRecordFile, crc32c, masked_crc32c
 from jaxtune.errors import DataError, SourceError
 
 

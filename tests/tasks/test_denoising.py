@@ -13,8 +13,8 @@ from jaxtune.errors import ConfigError, DataError
 from jaxtune.hub.description import Description
 from jaxtune.models.registry import family_of
 from jaxtune.tasks.denoising import Denoising
-from jaxtune.tasks.infilling import Infilling
-from jaxtune.tasks.span_corruption import SpanNoise
+from jaxtune.tasks.noise.infilling import Infilling
+from jaxtune.tasks.noise.span_corruption import SpanNoise
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", ".", "!"]
 

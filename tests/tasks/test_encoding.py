@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxtune.errors import DataError
-from jaxtune.tasks.encoding import TextColumns, tokenize_records
+from jaxtune.tasks.reading.encoding import TextColumns, tokenize_records
 
 PLACES = "data.jsonl:{}".format
 

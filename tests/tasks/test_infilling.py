@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtune.tasks.infilling import Infilling, _poisson
+from jaxtune.tasks.noise.infilling import Infilling, _poisson
 
 MASK, START = 7, 2
 AROUND = (1, 1)

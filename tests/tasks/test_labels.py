@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxtune.errors import DataError
-from jaxtune.tasks.labels import class_names, label_id
+from jaxtune.tasks.reading.labels import class_names, label_id
 
 NAMES = ("negative", "positive")
 

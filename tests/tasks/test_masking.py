@@ -10,7 +10,7 @@ from jaxtune.data.examples import Examples
 from jaxtune.data.loader import Batches
 from jaxtune.data.planning import StepPlan, plan_evaluation, plan_training
 from jaxtune.labels import IGNORED
-from jaxtune.tasks.masking import Masking
+from jaxtune.tasks.noise.masking import Masking
 
 MASK, SPECIAL, VOCABULARY = 3, (0, 1, 2, 3, 50), 200
 

@@ -19,8 +19,8 @@ from jaxtune.data.sources import open_source
 from jaxtune.errors import ConfigError, DataError, NonFiniteError
 from jaxtune.hub.tokenizer_building import Recipe, build_tokenizer
 from jaxtune.tasks.base import Piece
-from jaxtune.tasks.encoding import TextColumns
 from jaxtune.tasks.question_answering import QuestionAnswering
+from jaxtune.tasks.reading.encoding import TextColumns
 from jaxtune.tasks.scoring.squad import squad_v1, squad_v2
 from jaxtune.tasks.spans import best_spans, cut_windows, point_at, span_losses
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxtune.tasks.span_corruption import SpanCorruption, noise_counts, noise_mask
+from jaxtune.tasks.noise.span_corruption import SpanCorruption, noise_counts, noise_mask
 
 SENTINELS = tuple(range(32099, 31999, -1))
 EOS = 1

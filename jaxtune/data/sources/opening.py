@@ -111,7 +111,7 @@ def _kind_of(spec: str) -> tuple[str, str]:
 
 
 def _tfds(name: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
-    from jaxtune.data.tfds_source import TfdsRecords, open_tfds
+    from jaxtune.data.sources.tfds import TfdsRecords, open_tfds
 
     builder = open_tfds(name)
     names = {_canonical(split): split for split in builder.info.splits}
@@ -123,7 +123,7 @@ def _tfds(name: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
 
 
 def _hub(name: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
-    from jaxtune.data.hf_source import fetch_dataset
+    from jaxtune.data.sources.hugging_face import fetch_dataset
 
     found = fetch_dataset(name)
 
@@ -164,7 +164,7 @@ def _files(kind: str, rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[
 
 
 def _parallel(rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
-    from jaxtune.data.readers_parallel import ParallelLines
+    from jaxtune.data.sources.parallel import ParallelLines
     from jaxtune.hub.fetching.locate import locate
 
     names = [name.strip() for name in rest.split(",")]
@@ -180,7 +180,7 @@ def _parallel(rest: str, spec: str) -> tuple[tuple[str, ...], Callable[[str | No
 
 
 def _text_folder(path: Path) -> tuple[tuple[str, ...], Callable[[str | None], Records]]:
-    from jaxtune.data.readers_text import TextFolder
+    from jaxtune.data.sources.text import TextFolder
 
     inside = [p.name for p in sorted(path.iterdir()) if p.is_dir() and not p.name.startswith(".")]
     splits = {split_of_name(name): name for name in inside if split_of_name(name)}
@@ -191,21 +191,21 @@ def _text_folder(path: Path) -> tuple[tuple[str, ...], Callable[[str | None], Re
 
 
 def _open_file(path: Path, kind: str) -> Records:
-    from jaxtune.data import readers_text
-    from jaxtune.data.readers_parquet import Parquet
+    from jaxtune.data.sources.parquet import Parquet
+    from jaxtune.data.sources.text import DelimitedText, JsonLines, TextLines
 
     if kind == "jsonl":
-        return readers_text.JsonLines(path)
+        return JsonLines(path)
     if kind == "csv":
-        return readers_text.DelimitedText(path)
+        return DelimitedText(path)
     if kind == "text":
-        return readers_text.TextLines(path)
+        return TextLines(path)
     if kind == "conll":
-        from jaxtune.data.readers_conll import ConllSentences
+        from jaxtune.data.sources.conll import ConllSentences
 
         return ConllSentences(path)
     if kind == "squad":
-        from jaxtune.data.readers_squad import SquadQuestions
+        from jaxtune.data.sources.squad import SquadQuestions
 
         return SquadQuestions(path)
     return Parquet(path)

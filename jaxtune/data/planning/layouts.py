@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.data.bucketing import bucket_epoch, choose_buckets, round_up
-from jaxtune.data.budget import Width, check_budget, packed_within, rows_within
-from jaxtune.data.packing import pack_epoch
+from jaxtune.data.planning.bucketing import bucket_epoch, choose_buckets, round_up
+from jaxtune.data.planning.budget import Width, check_budget, packed_within, rows_within
+from jaxtune.data.planning.packing import pack_epoch
 from jaxtune.errors import ConfigError, DataError
 
 Batching = Literal["packed", "bucketed", "padded"]

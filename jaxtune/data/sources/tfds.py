@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from jaxtune.data.records import Record, fingerprint_of
-from jaxtune.data.tfrecord import TfRecordFile
+from jaxtune.data.sources.tfrecord import TfRecordFile
 from jaxtune.errors import JaxtuneError, SourceError
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BUILDERS = {
-    "vader_icwsm2014": ("jaxtune.data.builders.vader_icwsm2014", "VaderIcwsm2014"),
-    "spam_assassin": ("jaxtune.data.builders.spam_assassin", "SpamAssassin"),
-    "moby_dick": ("jaxtune.data.builders.moby_dick", "MobyDick"),
-    "ner_finance": ("jaxtune.data.builders.ner_finance", "NerFinance"),
-    "debian_descriptions": ("jaxtune.data.builders.debian_descriptions", "DebianDescriptions"),
+    "vader_icwsm2014": ("jaxtune.data.sources.builders.vader_icwsm2014", "VaderIcwsm2014"),
+    "spam_assassin": ("jaxtune.data.sources.builders.spam_assassin", "SpamAssassin"),
+    "moby_dick": ("jaxtune.data.sources.builders.moby_dick", "MobyDick"),
+    "ner_finance": ("jaxtune.data.sources.builders.ner_finance", "NerFinance"),
+    "debian_descriptions": ("jaxtune.data.sources.builders.debian_descriptions", "DebianDescriptions"),
 }
 """Our own data sets: module and class."""
 

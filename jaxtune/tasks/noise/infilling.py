@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.tasks.span_corruption import teacher_forced
-from jaxtune.tasks.text_pieces import word_starts
+from jaxtune.tasks.noise.span_corruption import teacher_forced
+from jaxtune.tasks.reading.text_pieces import word_starts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from jaxtune.data.bucketing import MULTIPLE, round_up
+from jaxtune.data.planning.bucketing import MULTIPLE, round_up
 from jaxtune.errors import ConfigError
 
 Width = Callable[[int], int]

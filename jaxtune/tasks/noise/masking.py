@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxtune.tasks.base import IGNORED
-from jaxtune.tasks.text_pieces import word_starts
+from jaxtune.tasks.reading.text_pieces import word_starts
 
 MASKED, RANDOM = 0.8, 0.1
 """Shares of the chosen tokens that become [MASK], and a random word; the rest stays."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxtune.data.readers_text import Lines
 from jaxtune.data.records import Record, bad_row, fingerprint_of
+from jaxtune.data.sources.text import Lines
 from jaxtune.errors import DataError
 
 

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxtune.data.bucketing import round_up
-from jaxtune.data.layouts import Batching, Layout, StepPlan, Wish
+from jaxtune.data.planning.bucketing import round_up
+from jaxtune.data.planning.layouts import Batching, Layout, StepPlan, Wish
 from jaxtune.data.sampling import check_repeats, occurrences
 from jaxtune.errors import ConfigError
 

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int
 
 from jaxtune.errors import DataError
 from jaxtune.tasks.base import Example, Made, Record, Where, row_error
-from jaxtune.tasks.encoding import read_text
+from jaxtune.tasks.reading.encoding import read_text
 
 _SENTENCE_END = re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?=\s)")
 

@@ -1,0 +1,1 @@
+"""From the columns of a row to token ids and label ids."""
