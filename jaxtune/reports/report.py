@@ -19,6 +19,8 @@ from jaxtune.reports.tables import code, escape, format_value, markdown_table
 MOST_SKIPPED = 200
 """Skipped rows listed in the report; beyond, their number is given."""
 MISTAKES = 12
+WRITTEN = 8
+"""Written texts that are shown."""
 TEXT_SHOWN = 160
 
 Json = Mapping[str, Any]
@@ -69,6 +71,7 @@ def build_report(facts: ReportFacts) -> dict[str, bytes]:
         "## Learning curve\n\n![Loss, validation metric and learning rate over the steps](learning_curve.png)\n",
         _per_class(facts),
         _mistakes(facts),
+        _written(facts),
         _data(facts),
         _training(facts),
         _use(facts),
@@ -139,10 +142,18 @@ def _results(facts: ReportFacts) -> str:
     if not names:
         return ""
     rows = [
-        [_metric_name(name, facts.labels), *(facts.results[split].get(name) for split in facts.results)]
+        [
+            _metric_name(name, facts.labels),
+            *(_cell(facts.results[split].get(name)) for split in facts.results),
+        ]
         for name in names
     ]
     return "## Results\n\n" + markdown_table(["metric", *map(escape, facts.results)], rows)
+
+
+def _cell(value: object) -> object:
+    # The signature of a score has bars, which would end the cell.
+    return escape(value) if isinstance(value, str) else value
 
 
 def _metric_name(name: str, labels: Sequence[str]) -> str:
@@ -187,6 +198,18 @@ def _mistakes(facts: ReportFacts) -> str:
     return f"## {title} ({_last_result(facts)[0]} split)\n\n" + markdown_table(header, table)
 
 
+def _written(facts: ReportFacts) -> str:
+    rows = [row for row in facts.predictions if "written" in row][:WRITTEN]
+    if not rows:
+        return ""
+    table = [
+        [escape(str(row.get(name)), TEXT_SHOWN) for name in ("text", "target", "written")] for row in rows
+    ]
+    return f"## Written ({_last_result(facts)[0]} split)\n\n" + markdown_table(
+        ["text", "target", "written"], table
+    )
+
+
 def _data(facts: ReportFacts) -> str:
     if not facts.data:
         return ""
@@ -214,7 +237,7 @@ def _training(facts: ReportFacts) -> str:
     how = [[escape(str(key)), value] for key, value in facts.training.items()]
     options = [
         [code(f"{group}.{key}"), code(json.dumps(value, ensure_ascii=False, default=str))]
-        for group in ("model", "data", "optim", "train", "mesh")
+        for group in ("model", "data", "optim", "train", "generation", "mesh")
         for key, value in facts.config.get(group, {}).items()
         if value not in (None, "", (), [])
     ]

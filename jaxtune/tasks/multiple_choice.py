@@ -221,11 +221,11 @@ class MultipleChoice(Plain):
         }
 
     def answer(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
-        """{"choice": number from 0, "text": of that choice, "probabilities": of all} of one question."""
+        """{"choice": number from 0, "answer": its text, "probabilities": of all} of one question."""
         probabilities = special.softmax(_own_logits(pieces[0]))
         best = int(probabilities.argmax())
         text = self._choices(record, "this record")[best]
-        return {"choice": best, "text": text, "probabilities": [float(p) for p in probabilities]}
+        return {"choice": best, "answer": text, "probabilities": [float(p) for p in probabilities]}
 
     def truth(self, record: Record, target: Any) -> int:
         """The number of the right choice, counted from 0."""

@@ -179,7 +179,7 @@ class Seq2Seq(LanguageTask):
     def answer(self, record: Record, pieces: Sequence[Piece]) -> dict[str, Any]:
         """The text that was written; of a labelled record also the loss of its target."""
         outputs = pieces[0].outputs
-        written = {"text": outputs["text"]} if "text" in outputs else {}
+        written = {"written": outputs["text"]} if "text" in outputs else {}
         return {**written, **(super().answer(record, pieces) if "loss_sum" in outputs else {})}
 
     def truth(self, record: Record, target: Any) -> Any:

@@ -69,12 +69,12 @@ def _chunk(run: Run, model: str, texts: list[str]) -> list[str]:
     else:
         logger.info("back-translation: %d texts through %s", len(asked), run.path)
         found = run.predict(asked)
-        if any(not isinstance(answer.get("text"), str) for answer in found):
+        if any(not isinstance(answer.get("written"), str) for answer in found):
             raise ConfigError(
                 f"data.augment: {run.path} is a run of {run.config.task}, which writes no texts; "
                 "back_translation takes two runs of translation"
             )
-        answers = [answer["text"] for answer in found]
+        answers = [answer["written"] for answer in found]
         with locked(target), publish(target) as part:
             part.write_text(json.dumps(answers), encoding="utf-8")
     left = iter(answers)

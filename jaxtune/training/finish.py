@@ -109,8 +109,12 @@ def predictions(network: Network, split: Split, evaluated: Evaluated) -> list[di
     for record, pieces in pieces_of(evaluated.outputs, split):
         texts = {name: str(record.get(column)) for name, column in zip(("text", "text_pair"), columns)}
         row = {"id": len(rows), **texts, "target": task.truth(record, pieces[0].example["target"])}
-        scores = task.scores(record, pieces)
-        rows.append({**row, **task.answer(record, pieces), **({"scores": scores} if scores else {})})
+        answer, scores = task.answer(record, pieces), task.scores(record, pieces)
+        if answer.keys() & row.keys():  # it would hide what was asked
+            raise ValueError(
+                f"an answer of {task.name} has the names {', '.join(answer.keys() & row.keys())}"
+            )
+        rows.append({**row, **answer, **({"scores": scores} if scores else {})})
     return rows
 
 

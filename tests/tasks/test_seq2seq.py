@@ -129,7 +129,7 @@ def test_what_is_written_is_scored_against_the_raw_targets(tokenizer, name, metr
         {**task.answer(record, pieces), "scores": task.scores(record, pieces)}
         for record, pieces in pieces_of(outputs_of(said), split)
     ]
-    assert [line["text"] for line in lines] == said
+    assert [line["written"] for line in lines] == said
     scores = example_scores(lines)
     for metric in task.metric_names:
         if metric in scores.columns:

@@ -18,7 +18,7 @@ class FakeRun:
 
     config = Experiment(task="causal_lm")
 
-    def __init__(self, path, key="text"):
+    def __init__(self, path, key="written"):
         self.path, self.key, self.asked = str(path), key, []
         (path / "best").mkdir(parents=True)
         (path / "best" / "config.json").write_text("{}")

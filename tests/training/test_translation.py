@@ -71,9 +71,15 @@ def test_it_learns_and_the_beam_search_is_scored(run):
 def test_predictions_hold_what_was_written_and_what_should_have_been(run, tmp_path):
     text = (Path(run.path) / "predictions.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
-    right = sum(line["text"] == line["target"] for line in lines)
+    right = sum(line["written"] == line["target"] for line in lines)
     assert right / len(lines) > 0.5
     assert {"loss", "bleu", "chrf", "ter"} <= lines[0]["scores"].keys()
+    assert set(lines[0]["text"].split()) <= set(ENGLISH)
+    report = (Path(run.path) / "report.md").read_text(encoding="utf-8")
+    assert "## Written (test split)" in report
+    assert lines[0]["written"] in report
+    # A signature is one cell.
+    assert "nrefs:1\\|case:mixed" in report
 
 
 def test_a_checkpoint_evaluated_as_it_is_gets_the_scores_of_the_run_that_made_it(run):
@@ -90,5 +96,5 @@ def test_a_checkpoint_evaluated_as_it_is_gets_the_scores_of_the_run_that_made_it
 
 
 def test_prediction_and_evaluation_afterwards_say_the_same(run):
-    assert run.predict(["two three one"])[0]["text"].split()[0] in GERMAN
+    assert run.predict(["two three one"])[0]["written"].split()[0] in GERMAN
     assert run.evaluate("test")["chrf"] == pytest.approx(run.results["splits"]["test"]["chrf"])
