@@ -9,8 +9,10 @@ import pytest
 
 from jaxtune.errors import DataError
 from jaxtune.reports.records import dump_record, load_record, read_run
+from jaxtune.reports.result_tables import build_table
 from jaxtune.reports.table_description import read_description
-from jaxtune.training.table_runs import table_runs
+from jaxtune.reports.table_formats import render
+from jaxtune.training.table_runs import load_records, table_runs
 from jaxtune.training.train import train
 from tests import tiny
 
@@ -86,3 +88,22 @@ def test_vader_knows_two_labels(vader, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXTUNE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(DataError, match="this task has the labels bad, good"):
         vader.evaluate(tiny.experiment(tmp_path), "vader", polarity_scores)
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "docs" / "results").iterdir()), ids=lambda p: p.name)
+def test_results_are_those_of_the_records(folder, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    description = read_description(f"experiments/tables/{folder.name}.yaml")
+    table = build_table(description, load_records(str(folder)), resamples=10_000)
+    shown, _, _ = render(table, "markdown").partition("### Runs")
+    assert shown.strip() in (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_minilm_beats_vader_where_it_should():
+    records = load_records(str(ROOT / "docs" / "results" / "sentiment"))
+    for domain in ("movie", "amazon", "nyt"):
+        for task, metric in ((domain, "f1_macro"), (f"{domain}-ratings", "pearson")):
+            ours = [records[f"sentiment-minilm-{task}-s{seed}"] for seed in (0, 1, 2)]
+            vader = records[f"sentiment-vader-{task}"]
+            assert {record.rows["test"] for record in ours} == {vader.rows["test"]}
+            assert min(record.metric(metric) for record in ours) > vader.metric(metric)
