@@ -13,20 +13,19 @@ C.J. Hutto & E.E. Gilbert: VADER: A Parsimonious Rule-based Model for Sentiment 
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from jaxtune.config import Experiment, load_yaml, to_dict
+from jaxtune.cli.programs import record_main
+from jaxtune.config import Experiment, to_dict
 from jaxtune.data.pipeline import Rows, Splits
-from jaxtune.errors import DataError, JaxtuneError
+from jaxtune.errors import ConfigError, DataError
 from jaxtune.hub.start import describe_start
 from jaxtune.reports.example_scores import ExampleScores
-from jaxtune.reports.records import RECORD, RunRecord, dump_record, rows_fingerprint
+from jaxtune.reports.records import RunRecord, rows_fingerprint
 from jaxtune.tasks.registry import make_task
 
 CLASS_METRICS = ("accuracy", "matthews", "f1", "f1_macro", "f1_weighted", "precision_macro", "recall_macro")
@@ -35,33 +34,15 @@ NUMBER_METRICS = ("pearson", "spearman")
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="an experiment, as a run's config.yaml")
-    parser.add_argument("--output", required=True, help="folder for record.json")
-    given = parser.parse_args(argv)
+    return record_main(__doc__, _evaluate_vader, shown=("f1_macro", "pearson"), argv=argv)
+
+
+def _evaluate_vader(experiment: Experiment, name: str) -> RunRecord:
     try:
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
     except ImportError:
-        print("error: vaderSentiment is not installed: pip install vaderSentiment", file=sys.stderr)
-        return 2
-    try:
-        experiment = load_yaml(Path(given.config).read_text(encoding="utf-8"), given.config)
-        record = evaluate(experiment, Path(given.output).name, SentimentIntensityAnalyzer().polarity_scores)
-    except (JaxtuneError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    target = Path(given.output) / RECORD
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(dump_record(record), encoding="utf-8")
-    shown = {
-        name: value for name, value in record.metrics[record.split].items() if name in ("f1_macro", "pearson")
-    }
-    print(
-        "  ".join([str(target), *(f"{name} {value:.4f}" for name, value in shown.items())]), file=sys.stderr
-    )
-    return 0
+        raise ConfigError("vaderSentiment is not installed: pip install vaderSentiment") from None
+    return evaluate(experiment, name, SentimentIntensityAnalyzer().polarity_scores)
 
 
 def evaluate(

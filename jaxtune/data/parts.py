@@ -54,14 +54,13 @@ class Part:
 
 
 def resolve(config: DataConfig, columns: Mapping[str, str]) -> dict[str, Part]:
-    """The rows of each split, in the order train, validation, test.
+    """The rows of each split, in the order train, validation, test; of options that ``check_options`` lets pass.
 
     Raises:
       SourceError: a source is not there or cannot be read.
       DataError: a missing column, a split without rows, or sources whose labels do not agree.
-      ConfigError: no train source, or impossible shares.
+      ConfigError: a fold of a source that has its own test split.
     """
-    check_options(config)
     source = find_source(config.train)
     train = _open_train(config, columns, source)
     parts = _cut(config, columns, source, train)
@@ -199,8 +198,8 @@ def _common_names(config: DataConfig, parts: list[Part]) -> tuple[str, ...]:
         if names[at] != names[numbered[0]]:
             first, second = parts[numbered[0]], parts[at]
             raise DataError(
-                f"data.mix: labels of {first.origin} are numbers of {_listed(names[numbered[0]])}, those of "
-                f"{second.origin} of {_listed(names[at])}; write the labels as names, or mix sources that agree"
+                f"data.mix: labels of {first.origin} are numbers of {', '.join(names[numbered[0]])}, those of "
+                f"{second.origin} of {', '.join(names[at])}; write the labels as names, or mix sources that agree"
             )
     if numbered:
         return names[numbered[0]]
@@ -257,8 +256,9 @@ def _open(config: DataConfig, columns: Mapping[str, str], source: Source, split:
     origin = f"{source.spec}[{split}]" if split else source.spec
     for option, column in columns.items():
         if column not in records.columns:
+            there = ", ".join(map(repr, records.columns))
             raise DataError(
-                f"{origin}: there is no column {column!r} ({option}); the columns are {_listed(map(repr, records.columns))}. "
+                f"{origin}: there is no column {column!r} ({option}); the columns are {there}. "
                 f"Name the right one with --{option.replace('_', '-')}"
             )
     label = columns.get("data.label", columns.get("data.target", config.label))
@@ -272,7 +272,3 @@ def _check_held(part: Part, name: str, config: DataConfig, rows: int) -> None:
             f"{config.train}: no row of its {rows} falls into {name}, which takes a share of them by a hash of the "
             f"text; give data.{name}, a larger share in data.holdout, or more rows"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -59,18 +59,13 @@ class Split:
 
     def summary(self) -> str:
         """A few lines for a person: rows, labels, lengths, what was cut, doubled or skipped."""
-        lengths = self.examples.lengths
-        low, middle, high, most = np.percentile(lengths, [5, 50, 95, 100]).astype(int)
         lines = [
             f"{self.name}: {len(self.examples):,} examples from {self.origin}",
             f"  {_balance(self.examples, self.labels)}",
-            f"  tokens: 5 % {low}, median {middle}, 95 % {high}, longest {most}; {self.truncated_share:.1%} cut",
+            f"  tokens: {_spread(self.examples.lengths)}; {self.truncated_share:.1%} cut",
         ]
         if self.examples.decoder_lengths is not None:
-            low, middle, high, most = np.percentile(self.examples.decoder_lengths, [5, 50, 95, 100]).astype(
-                int
-            )
-            lines.append(f"  target tokens: 5 % {low}, median {middle}, 95 % {high}, longest {most}")
+            lines.append(f"  target tokens: {_spread(self.examples.decoder_lengths)}")
         if self.duplicates:
             share = self.duplicates / len(self.examples)
             lines.append(f"  {self.duplicates:,} ({share:.1%}) have a text that is in train too")
@@ -264,6 +259,11 @@ def _fingerprint(examples: Examples) -> str:
     return fingerprint_of(np.ascontiguousarray(column).tobytes() for column in columns)
 
 
+def _spread(lengths: np.ndarray) -> str:
+    low, middle, high, most = np.percentile(lengths, [5, 50, 95, 100]).astype(int)
+    return f"5 % {low}, median {middle}, 95 % {high}, longest {most}"
+
+
 def _balance(examples: Examples, labels: tuple[str, ...]) -> str:
     targets = examples.targets
     if "char_starts" in examples.columns:
@@ -282,8 +282,4 @@ def _balance(examples: Examples, labels: tuple[str, ...]) -> str:
     counts = counts_of(examples, labels)
     shown = [f"{label} {count:,} ({count / len(targets):.1%})" for label, count in zip(labels, counts)]
     more = f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else ""
-    return f"labels: {_listed(shown[:_LISTED])}{more}"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    return f"labels: {', '.join(shown[:_LISTED])}{more}"

@@ -291,6 +291,14 @@ def no_classes(experiment: Experiment, task: str) -> None:
             raise ConfigError(f"{option} is {value!r}, but {task} has no classes; leave it out")
 
 
+def one_text(experiment: Experiment, task: str) -> None:
+    """Raises ConfigError for a second text."""
+    if experiment.data.text_pair is not None:
+        raise ConfigError(
+            f"data.text_pair is {experiment.data.text_pair!r}; {task} reads one text, leave it out"
+        )
+
+
 def shown(value: object) -> str:
     """A value as it may stand in a message: at most SHOWN_CHARACTERS of it, however long it is."""
     if isinstance(value, str | bytes):

@@ -27,7 +27,7 @@ from jaxtune.tasks.base import (
     shown,
 )
 from jaxtune.tasks.reading.encoding import TextColumns, tokenize_records
-from jaxtune.tasks.reading.labels import class_names, label_id, label_name
+from jaxtune.tasks.reading.labels import checked_names, class_names, label_id, label_name
 from jaxtune.tasks.scoring import classification as metrics
 
 SHOWN_LABELS = 20
@@ -107,9 +107,7 @@ class Classification(PerExample):
         return dataclasses.replace(self._with_labels(labels), source_names=source_names)
 
     def _with_labels(self, labels: tuple[str, ...]) -> Classification:
-        names = tuple(label.strip() for label in labels)
-        if len(set(names)) < len(names) or len(names) < 2 or "" in names:
-            raise ConfigError(f"data.labels are {list(labels)}, expected at least two names, all different")
+        names = checked_names(labels)
         weights = self.class_weights
         if isinstance(weights, tuple) and (
             len(weights) != len(names) or min(weights) < 0 or sum(weights) <= 0

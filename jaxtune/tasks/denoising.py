@@ -12,7 +12,7 @@ from jaxtune.errors import ConfigError
 from jaxtune.generation.settings import settings_for
 from jaxtune.hub.description import Description
 from jaxtune.models.registry import family_of
-from jaxtune.tasks.base import Made, Record, Where, no_classes
+from jaxtune.tasks.base import Made, Record, Where, no_classes, one_text
 from jaxtune.tasks.language import LanguageTask
 from jaxtune.tasks.noise.infilling import Infilling
 from jaxtune.tasks.noise.span_corruption import SpanCorruption, SpanNoise
@@ -55,11 +55,8 @@ class Denoising(LanguageTask):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The task an experiment asks for."""
         no_classes(experiment, cls.name)
+        one_text(experiment, cls.name)
         data = experiment.data
-        if data.text_pair is not None:
-            raise ConfigError(
-                f"data.text_pair is {data.text_pair!r}; {cls.name} reads one text, leave it out"
-            )
         return cls(
             data.text,
             data.max_length,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxtune.hub.description import Description
 from jaxtune.tasks.base import Data, Outputs, Piece, Plain, Record, Sums, Unlabelled
@@ -61,6 +61,14 @@ class LanguageTask(Plain, Unlabelled):
 
     def truth(self, record: Record, target: Any) -> None:
         """Nothing: the text itself is what is to be told."""
+
+
+def teacher_forced(target: Int[np.ndarray, "m"], start: int) -> dict[str, Int[np.ndarray, "m"]]:
+    """What a decoder reads and tells: the target shifted right by one, behind the start token, and the target."""
+    return {
+        "decoder_tokens": np.concatenate([[start], target[:-1]]).astype(np.int32),
+        "labels": target.astype(np.int32),
+    }
 
 
 def _summed(pieces: Sequence[Piece], name: str) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError
 from jaxtune.hub.description import Description
 from jaxtune.models.registry import family_of
-from jaxtune.tasks.base import Made, Record, Where, no_classes, row_error
+from jaxtune.tasks.base import Made, Record, Where, no_classes, one_text, row_error
 from jaxtune.tasks.language import LanguageTask
 from jaxtune.tasks.noise.masking import Masking
 from jaxtune.tasks.reading.text_pieces import read_pieces, specials_around
@@ -52,11 +52,8 @@ class MaskedLM(LanguageTask):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The task an experiment asks for."""
         no_classes(experiment, cls.name)
+        one_text(experiment, cls.name)
         data = experiment.data
-        if data.text_pair is not None:
-            raise ConfigError(
-                f"data.text_pair is {data.text_pair!r}; {cls.name} reads one text, leave it out"
-            )
         return cls(
             data.text,
             data.max_length,

@@ -21,11 +21,12 @@ from jaxtune.tasks.base import (
     Record,
     Where,
     no_classes,
+    one_text,
     plain_value,
     read_column,
     row_error,
 )
-from jaxtune.tasks.language import LanguageTask
+from jaxtune.tasks.language import LanguageTask, teacher_forced
 from jaxtune.tasks.reading.encoding import TextColumns, read_text
 
 
@@ -62,11 +63,8 @@ class Seq2Seq(LanguageTask):
     def from_experiment(cls, experiment: Experiment) -> Self:
         """The task an experiment asks for."""
         no_classes(experiment, cls.name)
+        one_text(experiment, cls.name)
         data, writing = experiment.data, experiment.generation
-        if data.text_pair is not None:
-            raise ConfigError(
-                f"data.text_pair is {data.text_pair!r}; {cls.name} reads one text, leave it out"
-            )
         return cls(
             TextColumns(data.text, None, data.max_length),
             data.target,
@@ -158,10 +156,9 @@ class Seq2Seq(LanguageTask):
             return dict(source)
         if self.start is None:
             raise ValueError("for_model(…) comes before tokenize(…)")
-        tokens, cut = np.asarray(target[0], np.int32), target[1]
-        decoder_tokens = np.concatenate([[self.start], tokens[:-1]]).astype(np.int32)
-        truncated = source["truncated"] or cut
-        return {**source, "decoder_tokens": decoder_tokens, "labels": tokens, "truncated": truncated}
+        tokens, cut = target
+        told = teacher_forced(np.asarray(tokens, np.int32), self.start)
+        return {**source, **told, "truncated": source["truncated"] or cut}
 
     def score(self, outputs: Outputs, data: Data) -> dict[str, Any]:
         """Loss per token, perplexity, accuracy; and where texts were written, what they are worth."""

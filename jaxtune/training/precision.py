@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxtune.config import Experiment
 from jaxtune.models.layers import Policy
 from jaxtune.persistence.provenance import cpu_flags
 
@@ -27,6 +29,13 @@ def resolve_precision(asked: str) -> tuple[Resolved, str]:
     if device.platform == "gpu":
         return _on_gpu(device)
     return _on_cpu()
+
+
+def with_precision(experiment: Experiment) -> tuple[Experiment, str]:
+    """The experiment with its precision settled, and why it is that."""
+    precision, reason = resolve_precision(experiment.model.precision)
+    model = dataclasses.replace(experiment.model, precision=precision)
+    return dataclasses.replace(experiment, model=model), reason
 
 
 def make_policy(precision: str, matmul_precision: str) -> Policy:

@@ -25,7 +25,7 @@ from jaxtune.training.augmenting import make_rewrite
 from jaxtune.training.finish import RESULTS, finish
 from jaxtune.training.loop import Loop, LoopRecord
 from jaxtune.training.network import build_network
-from jaxtune.training.precision import resolve_precision
+from jaxtune.training.precision import with_precision
 from jaxtune.training.prepare import Prepared, plan_run
 from jaxtune.training.progress import Progress, make_progress
 from jaxtune.training.run import BASE, Run, headline
@@ -68,7 +68,7 @@ def _prepare(experiment: Experiment, directory: RunDirectory, progress: Progress
     splits = rows.tokenize(task.for_model(description), description.tokenizer)
     for split in splits.values():
         progress.say(split.summary())
-    experiment, reason = _resolve(splits.task.settle(experiment))
+    experiment, reason = with_precision(splits.task.settle(experiment))
     directory.save_config(dataclasses.replace(experiment, resume="auto", overwrite=False))
     progress.say(f"precision: {experiment.model.precision}, {reason}")
     network = build_network(experiment, splits.task, description.tokenizer, description.config)
@@ -148,13 +148,6 @@ def _fresh_state(prepared: Prepared, directory: RunDirectory, progress: Progress
         f"{jax.devices()[0].platform} device(s)"
     )
     return state
-
-
-def _resolve(experiment: Experiment) -> tuple[Experiment, str]:
-    """The experiment with its precision settled, and why it is that."""
-    precision, reason = resolve_precision(experiment.model.precision)
-    model = dataclasses.replace(experiment.model, precision=precision)
-    return dataclasses.replace(experiment, model=model), reason
 
 
 def _describe(experiment: Experiment, directory: RunDirectory, rows: Rows) -> Description:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from jaxtune.config import Experiment, require_sources, to_dict, validate
 from jaxtune.data.pipeline import Rows
 from jaxtune.errors import ConfigError
@@ -16,7 +14,7 @@ from jaxtune.reports.records import RunRecord, rows_fingerprint
 from jaxtune.tasks.registry import make_task
 from jaxtune.training.finish import predictions
 from jaxtune.training.network import build_network
-from jaxtune.training.precision import resolve_precision
+from jaxtune.training.precision import with_precision
 
 
 def evaluate_untrained(experiment: Experiment, name: str) -> RunRecord:
@@ -30,10 +28,7 @@ def evaluate_untrained(experiment: Experiment, name: str) -> RunRecord:
     """
     validate(experiment)
     require_sources(experiment)
-    precision, _ = resolve_precision(experiment.model.precision)
-    experiment = dataclasses.replace(
-        experiment, model=dataclasses.replace(experiment.model, precision=precision)
-    )
+    experiment, _ = with_precision(experiment)
     task = make_task(experiment)
     rows = Rows(experiment.data, task.columns_read)
     description = describe_start(experiment.model, rows.texts)

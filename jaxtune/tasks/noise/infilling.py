@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxtune.tasks.noise.span_corruption import teacher_forced
+from jaxtune.tasks.noise.drawing import shuffled
+from jaxtune.tasks.noise.span_corruption import with_target
 from jaxtune.tasks.reading.text_pieces import word_starts
 
 
@@ -54,7 +55,7 @@ class Infilling:
             order = _shuffled_sentences(arrays["sentences"][first:last], rng)
             body, words = body[order], words[order]
         source = np.concatenate([tokens[:first], self.fill(body, words, rng), tokens[last:]])
-        return teacher_forced(source, tokens, self.start)
+        return with_target(source, tokens, self.start)
 
     def most_labels(self, length: int, slots: int) -> None:
         """None: every token of the target is told."""
@@ -68,7 +69,7 @@ class Infilling:
         spans = self._spans(max(1, round(self.share * count)), rng)
         kept = count - int(spans.sum())
         # Each mask stands before one of the kept words, or behind the last, no two in the same place.
-        before = np.sort(_shuffled(kept + 1, rng)[: len(spans)])
+        before = np.sort(shuffled(kept + 1, rng)[: len(spans)])
         starts = before + np.concatenate([[0], np.cumsum(spans)[:-1]])
         parts, at = [], 0
         for start, length in zip(starts, spans):
@@ -87,7 +88,7 @@ class Infilling:
         full = [length for length in lengths if length]
         empty = min(len(lengths) - len(full), masked - len(full))
         spans = np.array([*full, *[0] * empty], np.int64)
-        return spans[_shuffled(len(spans), rng)]
+        return spans[shuffled(len(spans), rng)]
 
 
 def _poisson(mean: float, uniform: float) -> int:
@@ -105,7 +106,3 @@ def _shuffled_sentences(sentences: Int[np.ndarray, "n"], rng: np.random.Generato
     """Places of the tokens with their sentences in random order."""
     numbers, of_token = np.unique(sentences, return_inverse=True)
     return np.argsort(rng.random(len(numbers))[of_token], kind="stable")
-
-
-def _shuffled(count: int, rng: np.random.Generator) -> Int[np.ndarray, "n"]:
-    return np.argsort(rng.random(count), kind="stable")

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxtune.tasks.base import IGNORED
+from jaxtune.tasks.noise.drawing import shuffled
 from jaxtune.tasks.reading.text_pieces import word_starts
 
 MASKED, RANDOM = 0.8, 0.1
@@ -88,11 +89,11 @@ class Masking:
         chosen = np.zeros(len(words), bool)
         quota = self.quota(len(places))
         if not self.whole_word:
-            chosen[places[_shuffled(len(places), rng)[:quota]]] = True
+            chosen[places[shuffled(len(places), rng)[:quota]]] = True
             return chosen
         starts = np.flatnonzero(word_starts(words[places])) if len(places) else places
         lengths = np.diff(np.append(starts, len(places)))
-        order = _shuffled(len(starts), rng)
+        order = shuffled(len(starts), rng)
         left = quota
         for word in order:
             if lengths[word] <= left:
@@ -108,7 +109,3 @@ class Masking:
         for special in self.special:  # sorted: each one shifts those from it on
             found += found >= special
         return found
-
-
-def _shuffled(count: int, rng: np.random.Generator) -> Int[np.ndarray, "n"]:
-    return np.argsort(rng.random(count), kind="stable")

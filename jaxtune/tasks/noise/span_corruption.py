@@ -18,6 +18,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxtune.tasks.language import teacher_forced
+from jaxtune.tasks.noise.drawing import shuffled
+
 
 @dataclasses.dataclass(frozen=True)
 class SpanCorruption:
@@ -95,19 +98,18 @@ class SpanNoise:
         """The input with sentinels; the decoder tells what they stand for."""
         tokens = arrays["tokens"]
         source, target = self.corrupt(tokens[self.around[0] : len(tokens) - self.around[1]], rng)
-        return teacher_forced(source, target, self.start)
+        return with_target(source, target, self.start)
 
     def most_labels(self, length: int, slots: int) -> None:
         """None: every token of the target is told."""
 
 
-def teacher_forced(source: np.ndarray, target: np.ndarray, start: int) -> dict[str, np.ndarray]:
-    """An example whose decoder reads the target shifted right by one, behind the start token."""
+def with_target(source: np.ndarray, target: np.ndarray, start: int) -> dict[str, np.ndarray]:
+    """A damaged text and what the decoder has to tell of it."""
     return {
         "tokens": source.astype(np.int32),
         "token_types": np.zeros(len(source), np.int32),
-        "decoder_tokens": np.concatenate([[start], target[:-1]]).astype(np.int32),
-        "labels": target.astype(np.int32),
+        **teacher_forced(target, start),
     }
 
 
@@ -139,8 +141,7 @@ def noise_mask(
 
 def _partition(total: int, parts: int, rng: np.random.Generator) -> Int[np.ndarray, "p"]:
     """Lengths of ``parts`` pieces, none empty, that add up to ``total``; every way to cut is as likely."""
-    # By uniform numbers, which NumPy keeps the same between versions; it does not promise that of choice().
-    cuts = np.sort(np.argsort(rng.random(total - 1), kind="stable")[: parts - 1]) + 1
+    cuts = np.sort(shuffled(total - 1, rng)[: parts - 1]) + 1
     return np.diff(np.concatenate([[0], cuts, [total]]))
 
 

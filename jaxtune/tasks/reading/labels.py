@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from jaxtune.errors import DataError
+from jaxtune.errors import ConfigError, DataError
 from jaxtune.tasks.base import plain_value, shown
 
 logger = logging.getLogger(__name__)
@@ -100,6 +100,14 @@ def class_names(values: Iterable[object]) -> tuple[str, ...]:
             min(texts),
         )
     return tuple(sorted(names, key=int) if all(_is_integer(name) for name in names) else sorted(names))
+
+
+def checked_names(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Label names without the white space around them. Raises ConfigError unless there are two, all different."""
+    names = tuple(label.strip() for label in labels)
+    if len(set(names)) < len(names) or len(names) < 2 or "" in names:
+        raise ConfigError(f"data.labels are {list(labels)}, expected at least two names, all different")
+    return names
 
 
 def _as_id(value: object, name: str) -> int | None:
