@@ -8,8 +8,11 @@ import hypothesis  # early: imported late, by its plugin, it sometimes crashed P
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Half of the suite's time goes into compiling programs that run for milliseconds: LLVM need not optimise them.
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    "--xla_backend_optimization_level=0 "
+    + os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Tests compile the same tiny models over and over; the cache makes that three times as fast.
