@@ -85,7 +85,7 @@ class Comparison:
             experiment.model, dropout=0.0, precision="float32", matmul_precision="highest"
         )
         # One device for now, so that the preset's plan fits whatever machine this is.
-        self.experiment = dataclasses.replace(experiment, model=model, mesh=MeshConfig(data=1))
+        self.experiment = dataclasses.replace(experiment, model=model, mesh=MeshConfig(devices=1))
         self.plan = plan_run(self.experiment, self._network(self.experiment), self.splits).plan
         self.steps = tuple(step for step in self.plan.steps if len(step.ids) == BATCH)[:STEPS]
         # load_pretrained's arrays stay untouched whatever a run does with its state.

@@ -37,3 +37,7 @@ class RunError(JaxtuneError):
 
 class NonFiniteError(JaxtuneError, ArithmeticError):
     """The loss or its gradient became NaN or infinite and the run was told to stop."""
+
+
+class ProcessError(JaxtuneError):
+    """Another process of the run is missing, went away or does not answer."""

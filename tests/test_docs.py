@@ -16,7 +16,7 @@ import tyro
 
 import jaxtune
 from jaxtune import config
-from jaxtune.cli import COMMANDS, USAGE, smoke
+from jaxtune.cli import COMMANDS, USAGE, plan, smoke
 from jaxtune.config import Experiment, from_dict
 from jaxtune.models.registry import FAMILIES
 from jaxtune.persistence.run_directory import FREE_FIELDS, RUN_FILES
@@ -55,10 +55,10 @@ def commands() -> list[tuple[str, str]]:
             found.append((name, match[1]))
     for line in USAGE.splitlines():
         if match := re.search(
-            r"(?<=\s)(jaxtune (train|evaluate|predict|generate|export|table|info) .*)", line
+            r"(?<=\s)(jaxtune (train|evaluate|predict|generate|export|table|plan|sweep|info) .*)", line
         ):
             found.append(("jaxtune --help", match[1].removesuffix(". Ready-made experiments:")))
-    for command in COMMANDS.values():
+    for command in (*COMMANDS.values(), *plan.NAMES.values()):
         found += [(f"{command.__name__} --help", m) for m in re.findall(r"Example: (.+)", command.__doc__)]
     return found
 
@@ -82,12 +82,14 @@ def parses(kind: object, words: list[str]) -> None:
 def check_jaxtune(words: list[str]) -> None:
     command, rest = words[0], words[1:]
     if not rest:  # spoken of, not called
-        assert command in ("train", *COMMANDS)
+        assert command in ("train", *plan.NAMES, *COMMANDS)
     elif command == "train":
         if "--config" in rest:
             at = rest.index("--config")
             rest = rest[:at] + rest[at + 2 :]
         parses(Experiment, rest)
+    elif command in plan.NAMES:
+        parses(plan.NAMES[command], rest if rest[0].startswith("-") else rest[1:])
     else:
         parses(COMMANDS[command], rest)
 

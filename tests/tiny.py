@@ -107,7 +107,7 @@ def experiment(folder: Path, **changes: Mapping[str, Any] | Any) -> Experiment:
         "data": (DataConfig, {"train": f"jsonl:{data}", "max_length": 40}),
         "optim": (OptimConfig, {"learning_rate": 3e-3}),
         "train": (TrainConfig, {"epochs": 2, "batch_size": 16, "log_every": 4}),
-        "mesh": (MeshConfig, {"data": 1}),
+        "mesh": (MeshConfig, {"devices": 1}),
     }
     built = {
         name: kind(**{**fields, **changes.pop(name, {})})  # type: ignore[dict-item]

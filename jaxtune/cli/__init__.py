@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxtune import files
-from jaxtune.cli import smoke
+from jaxtune.cli import plan, smoke
 from jaxtune.cli.generate import Generate
-from jaxtune.cli.output import check_output, json_line, lines_of_stdin, print_lines, write_output
+from jaxtune.cli.output import check_output, columns, json_line, lines_of_stdin, print_lines, write_output
 from jaxtune.cli.table import Table
-from jaxtune.config import Experiment, load_yaml
-from jaxtune.errors import ConfigError, JaxtuneError
+from jaxtune.config import Experiment, MeshConfig, load_yaml
+from jaxtune.errors import ConfigError, JaxtuneError, ProcessError
+from jaxtune.parallel.distributed import LOST_EXIT_CODE, as_process, start_distributed
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -149,21 +150,41 @@ class Info:
     Example: jaxtune info
 
     Example: jaxtune info runs/movie-reviews
+
+    Example: jaxtune info runs/movie-reviews --sharding --mesh.fsdp 8 --mesh.tensor 4
     """
 
     run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """Run directory; none shows the machine."""
     json: bool = False
     """Print JSON."""
+    sharding: bool = False
+    """Show instead where the run's parameters lie on its mesh, or on that of --mesh."""
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    """Another mesh for --sharding; no devices are needed."""
 
     def __call__(self) -> int:
         from jaxtune.training.run import describe_machine, open_run
 
+        if self.sharding:
+            return self._print_sharding()
         facts = describe_machine() if self.run is None else open_run(self.run).describe()
         if self.json:
             print(json.dumps(facts, indent=2, ensure_ascii=False))
         else:
             _print_facts(facts)
+        return 0
+
+    def _print_sharding(self) -> int:
+        from jaxtune.training.run import open_run
+
+        if self.run is None:
+            raise ConfigError("--sharding needs a run directory: jaxtune info runs/movie-reviews --sharding")
+        rows = open_run(self.run).sharding(None if self.mesh == MeshConfig() else self.mesh)
+        if self.json:
+            print(json.dumps(rows, indent=2, ensure_ascii=False))
+        else:
+            print_lines(columns(rows))
         return 0
 
 
@@ -187,6 +208,8 @@ Fine-tune language models in JAX/Flax: Hugging Face checkpoints in, Hugging Face
   generate   continue or answer texts     jaxtune generate my-model --prompt "The capital of France is"
   export     a run, or any checkpoint, as a Hugging Face folder  jaxtune export runs/movie-reviews my-model
   table      runs, tasks and seeds, compared  jaxtune table sentiment --run --format latex
+  plan       which mesh, before any TPU is rented  jaxtune plan llama-3-8b --topology v5e:16x16 --sweep
+  sweep      step times of every mesh of this machine  jaxtune sweep runs/movie-reviews --over mesh
   info       versions, devices, or a run  jaxtune info runs/movie-reviews
 
 Each command explains itself: jaxtune train --help. Ready-made experiments: python experiments/classification.py --help
@@ -207,8 +230,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     if name == "train":
         return guarded(lambda: _train_command(rest))
+    if name in plan.NAMES:
+        return guarded(lambda: plan.command_of(name, rest)())
     if name not in COMMANDS:
-        print(f"jaxtune: no command {name!r}; there are: train, {', '.join(COMMANDS)}", file=sys.stderr)
+        there = ("train", *COMMANDS, *plan.NAMES)
+        print(f"jaxtune: no command {name!r}; there are: {', '.join(there)}", file=sys.stderr)
         return USER_ERROR
     kind = COMMANDS[name]
     command = tyro.cli(kind, prog=f"jaxtune {name}", args=rest, description=inspect.getdoc(kind))
@@ -234,8 +260,9 @@ def presets_main(presets: Mapping[str, tuple[str, Experiment]], argv: Sequence[s
 
 
 def run_training(experiment: Experiment) -> int:
-    """Train, and say where the result lies and what can be done with it."""
-    from jaxtune.training.stop_signals import EXIT_CODES
+    """Train, as one of several processes where there are any, and return the exit status."""
+    start_distributed()
+    from jaxtune.training.stop_signals import exit_code
     from jaxtune.training.train import train
 
     try:
@@ -246,7 +273,7 @@ def run_training(experiment: Experiment) -> int:
             file=sys.stderr,
         )
         return INTERRUPTED
-    return EXIT_CODES[run.interrupted] if run.interrupted is not None else 0
+    return exit_code(experiment, run.interrupted)
 
 
 _USERS_DISK = {
@@ -262,8 +289,15 @@ _USERS_DISK = {
 def guarded(work: Callable[[], int]) -> int:
     """Run a command; what the user can put right becomes a message and exit status 2, never a traceback."""
     _log_to_stderr()
+    return as_process(lambda: _with_messages(work))
+
+
+def _with_messages(work: Callable[[], int]) -> int:
     try:
         return work()
+    except ProcessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return LOST_EXIT_CODE
     except JaxtuneError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

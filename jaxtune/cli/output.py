@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxtune import files
@@ -44,6 +44,28 @@ def print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         print(line)
     sys.stdout.flush()  # here, where a reader that has gone is noticed
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows with the same keys as lines of aligned columns, the keys above; numbers to the right."""
+
+    def shown(value: Any) -> str:
+        return (
+            f"{value:,}"
+            if isinstance(value, int)
+            else "×".join(map(str, value))
+            if isinstance(value, list)
+            else str(value)
+        )
+
+    names = list(rows[0])
+    cells = [names, *([shown(row[name]) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    right = [isinstance(rows[0][name], int) for name in names]
+    return [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right)).rstrip()
+        for line in cells
+    ]
 
 
 def lines_of_stdin(nothing: str = "nothing to predict", option: str = "--text") -> list[str]:

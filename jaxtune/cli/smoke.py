@@ -29,7 +29,7 @@ def run_smoke(experiment: Experiment, *, keep: bool) -> int:
         JaxtuneError: what the preset itself would fail with.
     """
     from jaxtune.training.smoke import smoke_experiment
-    from jaxtune.training.stop_signals import EXIT_CODES
+    from jaxtune.training.stop_signals import exit_code
     from jaxtune.training.train import train
 
     begun = time.monotonic()
@@ -39,7 +39,7 @@ def run_smoke(experiment: Experiment, *, keep: bool) -> int:
             small = dataclasses.replace(small, output=experiment.output)
         run = train(small)
         if run.interrupted is not None:
-            return EXIT_CODES[run.interrupted]
+            return exit_code(experiment, run.interrupted)
         metric, results = run.results["metric"], run.results["splits"]["test"]
     shown = {name: results.get(name) for name in dict.fromkeys((metric, "loss"))}
     values = ", ".join(f"{name} {'none' if v is None else format(v, '.4f')}" for name, v in shown.items())

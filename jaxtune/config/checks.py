@@ -118,9 +118,22 @@ def _check_counts(e: Experiment) -> None:
         ("data.shots", d.shots),
         ("data.rows", d.rows),
         ("data.row_length", d.row_length),
-        ("mesh.data", e.mesh.data),
+        ("mesh.devices", e.mesh.devices),
     ):
         _require(maybe is None or maybe >= 1, path, maybe, "at least 1, or none")
+    for option in t.compiler_options:
+        name, equals, _ = option.partition("=")
+        _require(bool(name and equals), "train.compiler_options", option, "NAME=VALUE")
+    if e.mesh.mode == "pmap":
+        options = t.compiler_options
+        _require(not options, "train.compiler_options", options, "none with mesh.mode=pmap, which takes none")
+    limit, status = t.step_timeout, t.preempted_exit_code
+    _require(limit is None or limit > 0, "train.step_timeout", limit, "more than 0, or none")
+    _require(1 <= status <= 125, "train.preempted_exit_code", status, "1 to 125")
+    for axis in ("replica", "data", "fsdp", "tensor", "sequence"):
+        size = getattr(e.mesh, axis)
+        fits = size in ("auto", None) or (isinstance(size, int) and size >= 1)
+        _require(fits, f"mesh.{axis}", size, "at least 1, or auto")
 
 
 def require_sources(experiment: Experiment) -> None:

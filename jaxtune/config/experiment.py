@@ -26,6 +26,7 @@ TaskName = Literal[
     "summarization",
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
+AxisSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class ModelConfig:
     """Replaces every dropout rate of the checkpoint's config.json; none keeps them."""
     scan_layers: bool = False
     """Compile one layer and scan over the stack: faster compiles for deep models, same numbers."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes instead of storing: nothing, all but matrix products, or whole layers."""
+    remat: Literal["none", "dots", "offload", "attention", "full"] = "none"
+    """What the backward pass keeps instead of computing again: `none` of the saving keeps all, `dots` the results of matrix products, `offload` these in the host's memory, `attention` what attention gives out, `full` only each layer's input."""
     precision: Precision = "auto"
     """Compute type of the network. `auto` looks at the machine once, at the first start of the run, and says what it took; parameters and reductions stay float32."""
     matmul_precision: Literal["default", "high", "highest"] = "default"
@@ -204,6 +205,12 @@ class TrainConfig:
     """Stop early after so many evaluations without a better `best_metric`; none never does."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """A NaN or infinite loss or gradient: stop the run, or skip that update and count it (ten in a row stop the run)."""
+    compiler_options: tuple[str, ...] = ()
+    """Options of XLA for the train step, as `xla_tpu_enable_latency_hiding_scheduler=true`; those of another platform are refused by its compiler."""
+    step_timeout: float | None = None
+    """Seconds after which a step that does not finish ends the process with its stacks and exit status 76; none waits for ever."""
+    preempted_exit_code: int = 75
+    """Exit status of a run that a SIGTERM stopped and that saved: what starts it again looks for it."""
 
 
 @dataclass(frozen=True)
@@ -224,8 +231,22 @@ class GenerationConfig:
 class MeshConfig:
     """How devices are laid out."""
 
-    data: int | None = None
-    """Devices that share a batch; none takes all."""
+    replica: AxisSize = "auto"
+    """Copies of the whole layout that meet over the slow network between slices only; `auto` is the number of slices."""
+    data: AxisSize | None = "auto"
+    """Devices with whole parameters that share a batch. `auto`, of one axis, is what the others leave (none, in old files, too)."""
+    fsdp: AxisSize = 1
+    """Devices that share a batch and the parameters: each holds a part and gathers the rest layer by layer (FSDP, ZeRO-3)."""
+    tensor: AxisSize = 1
+    """Devices that share the heads and the feed-forward of every layer, and the vocabulary (Megatron)."""
+    sequence: AxisSize = 1
+    """Devices that share the tokens of every row, for long texts; keys and values are gathered."""
+    devices: int | None = None
+    """Use only so many of the devices; none takes all."""
+    mode: Literal["jit", "pmap"] = "jit"
+    """`pmap` is plain data parallelism as `jax.pmap` has it: same loss, same metrics, nothing but `data`."""
+    rules: tuple[str, ...] = ()
+    """How parameters lie that match a pattern of their path, before the family's own rules: `*/mlp_up/kernel=fsdp,tensor`; an axis per dimension, `-` for none."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ Arrays = Mapping[str, np.ndarray]
 def build_batch(
     examples: Examples,
     step: StepPlan,
-    rows: slice | None = None,
+    rows: slice | Sequence[int] | None = None,
     *,
     arrays_of: Callable[[int], Arrays] | None = None,
     most_labels: int | None = None,
@@ -39,7 +39,8 @@ def build_batch(
       arrays_of: the ragged columns of an example by its id, labels among them, where they are not those stored.
       most_labels: M: give labels as ``at`` and ``labels`` [B, M] instead of one for every token.
     """
-    planned = step.rows if rows is None else step.rows[rows]
+    rows = slice(None) if rows is None else rows
+    planned = step.rows[rows] if isinstance(rows, slice) else tuple(step.rows[row] for row in rows)
     changed = arrays_of is not None
     arrays_of = arrays_of or examples.arrays_of
     per_example = (len(planned), step.slots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +44,7 @@ class Batches(Iterator[Batch]):
       start_step: step of the first batch.
       process_index: which share of the rows to build.
       process_count: number of shares.
+      rows_of: which rows of a batch of so many to build, where a mesh deals them out otherwise.
       prefetch: batches built ahead; 0 builds each when it is asked for.
       dynamic: changes each example by a random generator that is a function of seed, epoch and example.
       seed: of those changes.
@@ -60,6 +61,7 @@ class Batches(Iterator[Batch]):
         start_step: int = 0,
         process_index: int = 0,
         process_count: int = 1,
+        rows_of: Callable[[int], Sequence[int]] | None = None,
         prefetch: int = 2,
         dynamic: Dynamic | None = None,
         seed: int = 0,
@@ -79,7 +81,9 @@ class Batches(Iterator[Batch]):
         def build(numbered: tuple[int, StepPlan]) -> Batch:
             number, step = numbered
             share = len(step.rows) // process_count
-            rows = slice(process_index * share, (process_index + 1) * share)
+            rows: Sequence[int] = range(process_index * share, (process_index + 1) * share)
+            if rows_of is not None:
+                rows = rows_of(len(step.rows))
             if dynamic is None:
                 return build_batch(examples, step, rows)
             epoch = int(plan.epoch_of(number))

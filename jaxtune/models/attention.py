@@ -12,9 +12,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtune.models.layers import DropoutKey, dropout
+
+ATTENTION_OUTPUT = "attention_output"
+"""Name of what attention gives out, by which a remat policy may keep it (see ``layer_stack``)."""
 
 # Finite, so that a padding query, which sees nothing, gets a uniform row and not a NaN.
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
@@ -50,10 +54,10 @@ class AttentionSpec:
 
 
 Attention = Callable[
-    [Float[Array, "B S H C"], Float[Array, "B T K C"], Float[Array, "B T K C"], AttentionSpec],
+    [Float[Array, "B S H C"], Float[Array, "B T K C"], Float[Array, "B T K C"], AttentionSpec, str],
     Float[Array, "B S H C"],
 ]
-"""C is the size of a head. K key/value heads serve H query heads, H/K neighbours each."""
+"""Called with query, key, value, spec and the precision of matrix products. C is the size of a head. K key/value heads serve H query heads, H/K neighbours each."""
 
 
 def plain_attention(
@@ -78,7 +82,7 @@ def plain_attention(
         scores = jnp.where(mask, scores, _MASKED)
     probabilities = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
     probabilities = dropout(probabilities, spec.dropout_rate, spec.dropout_key, spec.dropout_site)
-    return _mix_values(probabilities, value, precision)
+    return checkpoint_name(_mix_values(probabilities, value, precision), ATTENTION_OUTPUT)
 
 
 def _scores(query: Array, key: Array, precision: str) -> Float[Array, "B H S T"]:

@@ -19,7 +19,7 @@ class BidirectionalBackbone(nn.Module):
 
     Attributes:
         scan_layers: hold the layers stacked as [L, …] under ``layers`` and scan over them.
-        remat: what the backward pass recomputes: ``none``, ``dots`` (all but matrix products) or ``full``.
+        remat: what the backward pass keeps; see ``layer_stack.REMAT_POLICIES``.
     """
 
     config: Any

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention
+from jaxtune.models.axes import HIDDEN, WIDE, constrain
 from jaxtune.models.cache import Cache, empty_cache
 from jaxtune.models.causal import CausalBackbone, next_word_head
 from jaxtune.models.config_reading import check_divides
@@ -27,7 +28,6 @@ from jaxtune.models.multi_head import MultiHeadAttention, Sight
 from jaxtune.models.rotary import Rotary, angles
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 NO_WINDOW = 1 << 30
 _LAYER_TYPES = ("full_attention", "sliding_attention")
 
@@ -125,7 +125,7 @@ class DecoderLayer(nn.Module):
         x = x + (self._norm("attention_post_norm")(y) if c.post_norms else y)
         y = self._feed_forward(self._norm("mlp_norm")(x))
         x = x + (self._norm("mlp_post_norm")(y) if c.post_norms else y)
-        return nn.with_logical_constraint(x, HIDDEN_AXES), cache
+        return constrain(x, HIDDEN), cache
 
     def _norm(self, name: str) -> RMSNorm:
         return RMSNorm(self.config.rms_norm_eps, self.policy, self.config.norm_offset, name=name)
@@ -169,7 +169,8 @@ class DecoderLayer(nn.Module):
             return Linear(features, self.policy, c.mlp_bias, c.initializer_range, name=name)
 
         gate = ACTIVATIONS[c.hidden_act](project(c.intermediate_size, "mlp_gate")(x))
-        return project(c.hidden_size, "mlp_down")(gate * project(c.intermediate_size, "mlp_up")(x))
+        wide = constrain(gate * project(c.intermediate_size, "mlp_up")(x), WIDE)
+        return project(c.hidden_size, "mlp_down")(wide)
 
 
 class DecoderModel(CausalBackbone):
@@ -194,7 +195,7 @@ class DecoderModel(CausalBackbone):
         x = self.word(tokens)
         if c.embedding_scale is not None:
             x = x * jnp.asarray(c.embedding_scale, x.dtype)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         turns = [angles(positions, rotary, c.head_dim) for rotary in c.rotaries]
         context = DecoderContext(sight, tuple(cos for cos, _ in turns), tuple(sin for _, sin in turns))
         x, caches = self.layers(x, jnp.arange(c.num_hidden_layers), caches, context)

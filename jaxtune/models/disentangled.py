@@ -108,7 +108,8 @@ class DisentangledAttention(nn.Module):
             dropout_key=context.dropout_key,
             dropout_site=site,
         )
-        return self.output(merge_heads(self.attention(query, key, value, spec)))
+        mixed = self.attention(query, key, value, spec, self.policy.matmul_precision)
+        return self.output(merge_heads(mixed))
 
     def _heads(self, x: Float[Array, "*B D"]) -> Float[Array, "*B H C"]:
         return split_heads(x, self.config.hidden_size // self.config.num_attention_heads)

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention
+from jaxtune.models.axes import HIDDEN, WIDE, constrain
 from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.layers import ACTIVATIONS, DropoutKey, Embedding, LayerNorm, Linear, Policy, dropout
 from jaxtune.models.multi_head import MultiHeadAttention, whole_rows
 from jaxtune.models.weight_map import WeightEntry, linear, norm
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 ENCODER_ONLY = {
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -136,11 +136,11 @@ class EncoderLayer(nn.Module):
         y = dropout(self._attend(x, context, site), c.hidden_dropout_prob, key, site + 1)
         y = LayerNorm(c.layer_norm_eps, self.policy, name="attention_norm")(x + y)
         z = Linear(c.intermediate_size, self.policy, stddev=c.initializer_range, name="mlp_up")(y)
-        z = ACTIVATIONS[c.hidden_act](z)
+        z = ACTIVATIONS[c.hidden_act](constrain(z, WIDE))
         z = Linear(c.hidden_size, self.policy, stddev=c.initializer_range, name="mlp_down")(z)
         z = dropout(z, c.hidden_dropout_prob, key, site + 2)
         z = LayerNorm(c.layer_norm_eps, self.policy, name="mlp_norm")(y + z)
-        return nn.with_logical_constraint(self._last(x, z, index, context), HIDDEN_AXES), None
+        return constrain(self._last(x, z, index, context), HIDDEN), None
 
     def _attend(self, x: Float[Array, "B S D"], context: Any, site: Array | int) -> Float[Array, "B S D"]:
         """Output of self-attention."""
@@ -185,7 +185,7 @@ class EncoderModel(BidirectionalBackbone):
         key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
         x = self.embeddings(tokens, positions, token_types, key)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         return self._through(x, whole_rows(segment_ids, key))
 
     def pool(

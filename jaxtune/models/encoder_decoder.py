@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention, plain_attention
+from jaxtune.models.axes import HIDDEN, WIDE, constrain
 from jaxtune.models.cache import Cache, KeyValues, empty_cache
 from jaxtune.models.family import Family
 from jaxtune.models.heads import Head, WordHead
@@ -37,7 +38,6 @@ from jaxtune.models.relative_positions import relative_bias
 from jaxtune.models.rows import row_positions
 from jaxtune.models.weight_map import WeightEntry
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 POSITION_OFFSET = 2
 """Rows of a learned position table that no position uses; BART inherited them from fairseq."""
 _SITES_PER_LAYER = 8
@@ -207,7 +207,7 @@ class Layer(nn.Module):
         rate = c.side(self.decoder).layerdrop
         if key is not None and rate:
             y = jnp.where(dropout(jnp.ones((1,)), rate, key, site + 6) > 0, y, x)
-        return nn.with_logical_constraint(y, HIDDEN_AXES), own
+        return constrain(y, HIDDEN), own
 
     def _norm(self, name: str) -> nn.Module:
         return (RMSNorm if self.config.rms_norm else LayerNorm)(self.config.norm_eps, self.policy, name=name)
@@ -251,7 +251,8 @@ class Layer(nn.Module):
             y = ACTIVATIONS[c.hidden_act](project(x, inner, "mlp_gate")) * y
         else:
             y = ACTIVATIONS[c.hidden_act](y)
-        return project(dropout(y, c.activation_dropout, key, site), c.hidden_size, "mlp_down")
+        y = dropout(constrain(y, WIDE), c.activation_dropout, key, site)
+        return project(y, c.hidden_size, "mlp_down")
 
 
 class Stack(nn.Module):
@@ -293,10 +294,11 @@ class Stack(nn.Module):
         c, key = self.config, context.sight.dropout_key
         first = _DECODER_SITES if self.decoder else 0
         x = dropout(self._embedded(words, positions), c.dropout, key, first)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         if c.positions == "relative":
             keys = words.shape[1] if caches is None else caches[0][0].keys.shape[1]
-            bias = self._bias(words.shape[1], keys, context.sight.offset)
+            before = 0 if context.sight.offset is None else context.sight.offset
+            bias = self._bias(words.shape[1], keys, before)
             context = context.replace(bias=bias)  # type: ignore[attr-defined]
         x, caches = self._through(x, caches, context)
         if c.final_norm:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -49,3 +50,11 @@ class Family:
     empty_cache: Callable[[Any, int, int, Any], Cache] = _no_cache
     scannable: Callable[[Any], bool] = lambda config: True
     constants: Callable[[Any], Mapping[str, np.ndarray]] = lambda config: {}
+
+    def attention_heads(self, config: Any) -> tuple[int, int]:
+        """Heads, and key/value heads, that the attentions of all layers have a multiple of; 0 without attention."""
+        if self.kind == "encoder_decoder":
+            heads = math.gcd(*(config.side(decoder).heads for decoder in (False, True)))
+            return heads, heads
+        heads = getattr(config, "num_attention_heads", 0)
+        return heads, getattr(config, "num_key_value_heads", heads)

@@ -15,12 +15,32 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from jaxtune.models.attention import ATTENTION_OUTPUT
+
 LAYERS = "layers"
+_KEEP_ATTENTION = jax.checkpoint_policies.save_only_these_names(ATTENTION_OUTPUT)
+
+
+def _offload(primitive: Any, *args: Any, **params: Any) -> Any:
+    """What ``dots`` keeps, but in the host's memory; what attention gives out stays on the device."""
+    if _KEEP_ATTENTION(primitive, *args, **params):
+        return True
+    return _DOTS_TO_HOST(primitive, *args, **params)
+
+
+_DOTS = jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims
+_DOTS_TO_HOST = jax.checkpoint_policies.offload_dot_with_no_batch_dims("device", "pinned_host")
 REMAT_POLICIES: dict[str, Any] = {
     "full": None,
-    "dots": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "attention": _KEEP_ATTENTION,
+    "dots": jax.checkpoint_policies.save_from_both_policies(_DOTS, _KEEP_ATTENTION),
+    "offload": _offload,
 }
-"""What a backward pass keeps: nothing, or the results of matrix products. ``none`` is no remat at all."""
+"""What a backward pass keeps and need not compute again; ``none`` is no remat at all, and keeps everything.
+
+``full`` keeps nothing but the input of each layer, ``attention`` what attention gives out as well,
+``dots`` the results of matrix products with parameters too, and ``offload`` these in the host's memory.
+"""
 
 T = TypeVar("T")
 
@@ -73,7 +93,9 @@ class _Unrolled(nn.Module):
 
 def of_layer(values: Sequence[T], index: Int[Array, ""] | int) -> T | Array:
     """What one layer uses of settings that differ between layers, its index traced or not."""
-    return values[index] if isinstance(index, int) else jnp.asarray(values)[index]
+    if isinstance(index, int):
+        return values[index]
+    return values[0] if len(set(values)) == 1 else jnp.asarray(values)[index]
 
 
 def stack_layers(tree: Any) -> Any:

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from jaxtune.models.axes import TABLE, constrain
+
 DropoutKey = UInt32[Array, "2"]
 VOCAB_MULTIPLE = 128
 
@@ -137,7 +139,9 @@ class Embedding(nn.Module):
         self.embedding = self.param("embedding", self._init, self.policy.param_dtype)
 
     def __call__(self, ids: Int[Array, "*B"]) -> Float[Array, "*B D"]:
-        return jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.policy.compute_dtype)
+        # Columns are gathered, rows stay: with both split, XLA would rather send the vectors around.
+        table = constrain(self.embedding, TABLE if self.pad_rows else (None, None))
+        return jnp.take(table, ids, axis=0, mode="clip").astype(self.policy.compute_dtype)
 
     @property
     def table(self) -> Float[Array, "V D"]:

@@ -9,6 +9,7 @@ import flax.struct
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention, AttentionSpec, merge_heads, plain_attention, split_heads
+from jaxtune.models.axes import KEYS, QUERIES, constrain
 from jaxtune.models.cache import Cache, KeyValues, write
 from jaxtune.models.layers import DropoutKey, Linear, Policy
 from jaxtune.models.rotary import rotate
@@ -20,13 +21,14 @@ class Sight:
 
     Attributes:
         query_segments, key_segments: see ``AttentionSpec``.
-        offset: slots of the cache that lie before the queries.
+        offset: slots of the cache that lie before the queries; none without a cache. (Not 0, which remat
+            would trace: a kernel must know when it compiles that nothing lies before them.)
         dropout_key: none runs without dropout.
     """
 
     query_segments: Int[Array, "B S"] | None = None
     key_segments: Int[Array, "B T"] | None = None
-    offset: Int[Array, ""] | int = 0
+    offset: Int[Array, ""] | None = None
     dropout_key: DropoutKey | None = None
 
 
@@ -101,20 +103,21 @@ class MultiHeadAttention(nn.Module):
             memory: keys and values to attend to in place of x's own (cross-attention).
             angles: cosine and sine of ``rotary.angles``; none leaves positions to the model.
         """
-        query = split_heads(self.query(x), self.head_size)
+        query = constrain(split_heads(self.query(x), self.head_size), QUERIES)
         if self.norm is not None:
             query = self._query_norm(query)
         if angles is not None:
             query = rotate(query, *angles)
         seen = self.keys_and_values(x, angles) if memory is None else memory
+        before = 0 if sight.offset is None else sight.offset
         if cache is not None:
-            seen = cache = write(cache, seen.keys, seen.values, sight.offset)
+            seen = cache = write(cache, seen.keys, seen.values, before)
         spec = AttentionSpec(
             query_segments=sight.query_segments,
             key_segments=sight.key_segments,
             causal=self.causal,
             window=window,
-            offset=sight.offset,
+            offset=before,
             bias=bias,
             soft_cap=self.soft_cap,
             scale=self.scale,
@@ -123,15 +126,16 @@ class MultiHeadAttention(nn.Module):
             dropout_site=site,
         )
         keys, values = (a.astype(query.dtype) for a in (seen.keys, seen.values))
-        return self.output(merge_heads(self.attention(query, keys, values, spec))), cache
+        mixed = self.attention(query, keys, values, spec, self.policy.matmul_precision)
+        return self.output(merge_heads(constrain(mixed, QUERIES))), cache
 
     def keys_and_values(
         self, x: Float[Array, "B T D"], angles: tuple[Array, Array] | None = None
     ) -> KeyValues:
         """What ``x`` offers to queries; for cross-attention the ``memory`` of every decoder step."""
-        keys = split_heads(self.key(x), self.head_size)
+        keys = constrain(split_heads(self.key(x), self.head_size), KEYS)
         if self.norm is not None:
             keys = self._key_norm(keys)
         if angles is not None:
             keys = rotate(keys, *angles)
-        return KeyValues(keys, split_heads(self.value(x), self.head_size))
+        return KeyValues(keys, constrain(split_heads(self.value(x), self.head_size), KEYS))

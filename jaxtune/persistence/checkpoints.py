@@ -12,11 +12,10 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
-
-import jax
+from typing import Any, Protocol, TypeVar
 
 from jaxtune import files
 from jaxtune.errors import CheckpointError
@@ -45,6 +44,38 @@ class Arrays(Protocol):
         """Frees what it holds."""
 
 
+T = TypeVar("T")
+
+
+class Company(Protocol):
+    """The processes that save together; ``parallel.agreement.Processes`` where there are several."""
+
+    @property
+    def first(self) -> bool:
+        """True in the one process that writes our own files."""
+
+    def decide(self, name: str, work: Callable[[], T]) -> T:
+        """What the first process finds, or its error, in every process."""
+
+    def together(self, name: str) -> AbstractContextManager[None]:
+        """Work that, where it fails in one process, fails in all."""
+
+
+class Alone:
+    """A single process."""
+
+    first = True
+
+    def decide(self, name: str, work: Callable[[], T]) -> T:
+        """Its own answer."""
+        return work()
+
+    @contextmanager
+    def together(self, name: str) -> Iterator[None]:
+        """Nobody to be told."""
+        yield
+
+
 @dataclass(frozen=True)
 class Restored:
     """A sound checkpoint, and what was wrong with newer ones."""
@@ -66,10 +97,17 @@ class Checkpoints:
       keep: how many of the newest steps to keep; the best one stays besides.
       writable: False for a reader beside a running training: nothing is removed or cleaned.
       arrays: what writes the arrays; Orbax unless told.
+      processes: those that save and restore together; all of them make the same calls in the same order.
     """
 
     def __init__(
-        self, folder: str, *, keep: int = 2, writable: bool = True, arrays: Arrays | None = None
+        self,
+        folder: str,
+        *,
+        keep: int = 2,
+        writable: bool = True,
+        arrays: Arrays | None = None,
+        processes: Company | None = None,
     ) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
@@ -77,6 +115,7 @@ class Checkpoints:
         self._keep = keep
         self._writable = writable
         self._given_arrays = arrays
+        self._processes = processes or Alone()
         self._thread: threading.Thread | None = None
         self._failure: CheckpointError | None = None
         self._last_saved: tuple[int, str] | None = None
@@ -84,8 +123,11 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._close(self._end_of_save)  # the other processes need not be on their way out too
 
     @property
     def _arrays(self) -> Arrays:
@@ -118,8 +160,9 @@ class Checkpoints:
         if self._last_saved == (step, text):
             return
         try:
-            if _is_primary():
-                self._folders.begin(step)
+            with self._processes.together(f"the folder of step {step}"):
+                if self._processes.first:
+                    self._folders.begin(step)
             self._arrays.start(files.join(self._folders.path(step), STATE), state)
         except Exception as error:
             raise self._failed(step, error) from error
@@ -129,22 +172,31 @@ class Checkpoints:
         self._thread.start()
 
     def wait(self) -> None:
-        """Until the save under way has ended. Raises CheckpointError where it failed."""
+        """Until the save under way has ended. Raises CheckpointError where it failed, in whichever process."""
+        if self._thread is None and self._failure is None:
+            return
+        with self._processes.together("a save"):
+            self._end_of_save()
+
+    def close(self) -> None:
+        """Waits, then frees the background threads. Raises as `wait`."""
+        self._close(self.wait)
+
+    def _close(self, wait: Callable[[], None]) -> None:
+        try:
+            wait()
+        finally:
+            if self._given_arrays is not None:
+                self._given_arrays.close()
+                self._given_arrays = None
+
+    def _end_of_save(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-    def close(self) -> None:
-        """Waits, then frees the background threads. Raises as `wait`."""
-        try:
-            self.wait()
-        finally:
-            if self._given_arrays is not None:
-                self._given_arrays.close()
-                self._given_arrays = None
 
     def steps(self) -> list[int]:
         """Finished steps, ascending; none of them is verified by this call."""
@@ -174,12 +226,8 @@ class Checkpoints:
             checkpoint belongs to another model or optimizer.
         """
         self.wait()
-        chosen, problems = self._choose(step) if _is_primary() else (None, [])
-        chosen = _agree(chosen)
-        for problem in problems:
-            logger.warning("%s", problem)
+        chosen, problems = self._processes.decide("the checkpoint", lambda: self._usable(step))
         if chosen is None:
-            self._refuse_damaged(problems)
             return None
         place = self._folders.path(chosen)
         saved = self._folders.record(chosen)
@@ -191,6 +239,20 @@ class Checkpoints:
                 f"{place} has every byte that was written, but Orbax cannot read it: {_first_line(error)}"
             ) from error
         return Restored(chosen, state, saved["record"], problems)
+
+    def _usable(self, step: int | None) -> tuple[int | None, list[str]]:
+        """As `_choose`; logs the problems, and refuses to start from nothing where there was something."""
+        chosen, problems = self._choose(step)
+        for problem in problems:
+            logger.warning("%s", problem)
+        if chosen is None and self._folders.damaged:
+            # To start from nothing is then the user's decision.
+            raise CheckpointError(
+                f"no checkpoint in {self._folders.root} is sound:\n  "
+                + "\n  ".join(problems)
+                + "\nBring the files back from a copy, or start anew with --resume never --overwrite."
+            )
+        return chosen, problems
 
     def _choose(self, step: int | None) -> tuple[int | None, list[str]]:
         """The newest sound step, and what is wrong with the ones passed over."""
@@ -223,20 +285,11 @@ class Checkpoints:
             if self._writable and step < older_than and self._folders.half_written(step):
                 self._folders.discard(step)
 
-    def _refuse_damaged(self, problems: list[str]) -> None:
-        """To start from nothing where there was something is the user's decision."""
-        if _agree(max(self._folders.damaged, default=None)) is not None:
-            raise CheckpointError(
-                f"no checkpoint in {self._folders.root} is sound:\n  "
-                + "\n  ".join(problems)
-                + "\nBring the files back from a copy, or start anew with --resume never --overwrite."
-            )
-
     def _finish(self, step: int, record: str, best: bool) -> None:
         """The background part of a save."""
         try:
             self._arrays.wait()
-            if _is_primary():
+            if self._processes.first:
                 self._folders.commit(step, record, best=best)
             self._last_saved = (step, record)
         except BaseException as error:
@@ -245,7 +298,7 @@ class Checkpoints:
             self._failure = self._failed(step, error)
             self._failure.__cause__ = error
             return
-        if _is_primary():
+        if self._processes.first:
             try:
                 self._folders.retain(self._keep)
             except OSError as error:
@@ -256,7 +309,7 @@ class Checkpoints:
         place, root = self._folders.path(step), self._folders.root
         free = files.free_space(root)
         self._arrays.reset()
-        if _is_primary():
+        if self._processes.first:
             try:
                 if self._folders.half_written(step):
                     self._folders.discard(step)
@@ -269,21 +322,6 @@ class Checkpoints:
             f"Earlier checkpoints are intact: {earlier}. Make room or repair the folder, then start the "
             "same command again to go on from the newest."
         )
-
-
-def _is_primary() -> bool:
-    """True in the one process that writes our own files."""
-    return jax.process_index() == 0
-
-
-def _agree(step: int | None) -> int | None:
-    """The first process's answer, in every process."""
-    if jax.process_count() == 1:
-        return step
-    from jax.experimental import multihost_utils
-
-    agreed = int(multihost_utils.broadcast_one_to_all(-1 if step is None else step))
-    return None if agreed < 0 else agreed
 
 
 def _first_line(error: BaseException) -> str:

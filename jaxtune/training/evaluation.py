@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from jaxtune.data.examples import Examples
 from jaxtune.data.loader import Batches, Dynamic, lengths_of
 from jaxtune.data.planning import Plan, StepPlan
-from jaxtune.parallel.mesh import put_batch
+from jaxtune.parallel.mesh import put_batch, rows_here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,7 @@ def gather_outputs(
     batches = Batches(
         examples,
         plan,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows_of=rows_here(sharding),
         dynamic=dynamic,
         seed=seed,
     )
@@ -57,7 +56,7 @@ def gather_outputs(
     try:
         # The next batch is dispatched before the results of the one before are fetched.
         for step, batch in enumerate(batches):
-            outputs = eval_step(params, put_batch(batch, sharding))
+            outputs = eval_step(params, put_batch(batch, sharding, plan[step].shape[0]))
             gathered.add(pending)
             pending = (plan[step], outputs)
     finally:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxtune import files
@@ -17,6 +18,7 @@ from jaxtune.data.pipeline import Split
 from jaxtune.directions import higher_is_better
 from jaxtune.errors import CheckpointError
 from jaxtune.hub.saving import save_pretrained
+from jaxtune.parallel.agreement import Processes
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import read_metrics
 from jaxtune.persistence.run_directory import RunDirectory
@@ -40,24 +42,60 @@ def finish(
     outcome: Outcome,
     provenance: Mapping[str, Any],
     progress: Progress,
-) -> dict[str, Any]:
+    processes: Processes,
+) -> None:
     """Write ``best/``, ``predictions.jsonl``, the report, and last ``results.json``, the sign of a finished run.
 
-    Returns:
-        the results: best step, and metrics per split of the best model.
+    All processes evaluate; the first one writes, and the others wait for it.
     """
-    params, step = best_params(prepared, checkpoints, outcome, progress)
-    network = prepared.network
-    best = network.pretrained(network.to_canonical(params), prepared.raw_config)
-    save_pretrained(directory.file(BEST), best, overwrite=True)
+    with processes.together("the best model"):
+        params, step = best_params(prepared, checkpoints, outcome, progress)
+        network = prepared.network
+        canonical = gathered(network.to_canonical(params), processes)
+        if processes.first:
+            best = network.pretrained(canonical, prepared.raw_config)
+            save_pretrained(directory.file(BEST), best, overwrite=True)
+        del canonical
     names = [name for name in ("validation", "test") if name in prepared.splits]
     last = names[-1] if names else None
     # Texts take long to write: those of the last split are the result, others count only where they chose the best.
-    evaluated = {
+    evaluated: dict[str, Evaluated] = {
         name: prepared.evaluate(params, name, written=name == last or prepared.watches_writing)
         for name in names
     }
-    rows = [] if last is None else predictions(network, prepared.splits[last], evaluated[last])
+    with processes.together("the report"):
+        if processes.first:
+            _write(prepared, directory, outcome, step, evaluated, provenance, progress)
+
+
+def gathered(params: Any, processes: Processes) -> Any:
+    """Parameters that the first process can read: in a single process as they are, else in its host memory.
+
+    One array at a time is whole on the devices; the other processes keep none.
+    """
+    if not processes.several:
+        return params
+    from jax.experimental import multihost_utils
+
+    def fetch(leaf: Any) -> Any:
+        whole = leaf if leaf.is_fully_replicated else multihost_utils.process_allgather(leaf, tiled=True)
+        return np.asarray(whole) if processes.first else None
+
+    return jax.tree.map(fetch, params)
+
+
+def _write(
+    prepared: Prepared,
+    directory: RunDirectory,
+    outcome: Outcome,
+    step: int,
+    evaluated: Mapping[str, Evaluated],
+    provenance: Mapping[str, Any],
+    progress: Progress,
+) -> None:
+    """Predictions of the last split, the report, and the results."""
+    last = [*evaluated][-1] if evaluated else None
+    rows = [] if last is None else predictions(prepared.network, prepared.splits[last], evaluated[last])
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     files.write_text(directory.file(PREDICTIONS), lines)
     results = {
@@ -79,7 +117,6 @@ def finish(
         )
         progress.say(f"best model (step {step})  {name}  {shown}")
     progress.say(f"done: {directory.path} (report.md, best/, predictions.jsonl)")
-    return results
 
 
 def best_params(

@@ -16,14 +16,16 @@ from typing import Any
 import jax
 
 from jaxtune.data.loader import Batches
-from jaxtune.errors import NonFiniteError
-from jaxtune.parallel.mesh import put_batch
+from jaxtune.errors import ConfigError, NonFiniteError
+from jaxtune.parallel.agreement import Processes
+from jaxtune.parallel.mesh import put_batch, rows_here
+from jaxtune.parallel.watchdog import Watchdog
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import MetricsLog
 from jaxtune.training.prepare import Prepared
 from jaxtune.training.progress import Progress
 from jaxtune.training.state import TrainState
-from jaxtune.training.stop_signals import StopSignals
+from jaxtune.training.stop_signals import AgreedStopSignals, StopSignals
 from jaxtune.training.throughput import training_flops
 from jaxtune.training.window import LogWindow
 
@@ -79,6 +81,7 @@ class Loop:
         checkpoints: Checkpoints,
         log: MetricsLog,
         progress: Progress,
+        processes: Processes,
     ) -> None:
         self.p = prepared
         self.state = state
@@ -87,8 +90,7 @@ class Loop:
         self.batches = Batches(
             prepared.splits["train"].examples,
             prepared.plan,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows_of=rows_here(prepared.batch_sharding),
             dynamic=prepared.task.dynamic,
             seed=prepared.experiment.train.seed,
         )
@@ -97,6 +99,8 @@ class Loop:
         self.checkpoints = checkpoints
         self.log = log
         self.progress = progress
+        self.processes = processes
+        self.watchdog = Watchdog(prepared.experiment.train.step_timeout)
         self._steps: dict[tuple[int, ...], Callable[..., Any]] = {}
         self._pending: tuple[int, Any] | None = None
         self._clock = time.perf_counter()
@@ -110,27 +114,33 @@ class Loop:
         """
         self.progress.begin(self.p.plan.num_steps, self.step)
         try:
-            with StopSignals() as signals:
-                while True:
-                    if self._evaluation_is_due():
-                        self._off_the_clock(self._evaluate)
-                    done = self.step >= self.p.plan.num_steps or self.record.stopped is not None
-                    if self._save_is_due(done or signals.received is not None):
-                        self._off_the_clock(self._save)
-                    if done or signals.received is not None:
-                        break
-                    self._train_one_step(next(self.batches))
-            self.checkpoints.wait()
-            return Outcome(self.state, self.record, None if done else signals.received)
+            with self.watchdog, AgreedStopSignals() if self.processes.several else StopSignals() as signals:
+                stopped_by = self._steps_until_stopped(signals)
+                with self.watchdog.busy("saving"):
+                    self.checkpoints.wait()
+            return Outcome(self.state, self.record, stopped_by)
         finally:
             self.batches.close()
             self.progress.end()
 
+    def _steps_until_stopped(self, signals: StopSignals) -> signal.Signals | None:
+        """Train; the signal that stopped it before the end, if one did."""
+        while True:
+            if self._evaluation_is_due():
+                self._off_the_clock(self._evaluate, "the evaluation")
+            done = self.step >= self.p.plan.num_steps or self.record.stopped is not None
+            stop = signals.due(self.step)
+            if self._save_is_due(done or stop):
+                self._off_the_clock(self._save, "saving")
+            if done or stop:
+                return None if done else signals.received
+            self._train_one_step(next(self.batches))
+
     def _train_one_step(self, batch: Any) -> None:
-        on_device = put_batch(batch, self.p.batch_sharding)
+        on_device = put_batch(batch, self.p.batch_sharding, self.p.plan[self.step].shape[0])
         shape = on_device["tokens"].shape
         if shape not in self._steps:
-            self._off_the_clock(lambda: self._compile(shape, on_device))
+            self._off_the_clock(lambda: self._compile(shape, on_device), "compiling")
         # Nothing may travel between host and device unasked: that would stall the dispatch.
         with jax.transfer_guard("disallow"):
             self.state, metrics = self._steps[shape](self.state, on_device)
@@ -142,15 +152,26 @@ class Loop:
     def _compile(self, shape: tuple[int, ...], batch: Any) -> None:
         """Compile the step for one batch shape, ahead of its first use and off the clock."""
         start = time.perf_counter()
-        self._steps[shape] = self.p.train_step.lower(self.state, batch).compile()
+        lowered, options = self.p.train_step.lower(self.state, batch), self.p.compiler_options
+        try:
+            self._steps[shape] = lowered.compile(compiler_options=options)
+        except jax.errors.JaxRuntimeError as error:
+            if options is None or "option" not in str(error).lower():
+                raise
+            raise ConfigError(f"`train.compiler_options`: {str(error).strip()}") from error
         seconds = time.perf_counter() - start
+        # Gloo gives the processes 30 s to meet in the first collective of a program, and compilers differ by more.
+        self.processes.meet(f"the compiled step for {shape[0]}×{shape[1]} tokens")
         self.progress.say(f"compiled the step for {shape[0]}×{shape[1]} tokens in {seconds:.1f} s")
+        for line in self.p.network.attention_lines():
+            self.progress.say(line)
 
     def _read_pending(self) -> None:
         if self._pending is None:
             return
         (step, metrics), self._pending = self._pending, None
         metrics = jax.device_get(metrics)
+        self.watchdog.step_done(step)
         if not metrics["finite"]:
             self._not_finite(step, metrics)
         now = time.perf_counter()
@@ -269,8 +290,9 @@ class Loop:
         self.log.flush()
         self.checkpoints.save(self.step, self.p.network.to_canonical(self.state), record, best=best)
 
-    def _off_the_clock(self, work: Callable[[], None]) -> None:
+    def _off_the_clock(self, work: Callable[[], None], doing: str) -> None:
         """Do something that is no training; its time is not counted as a step's."""
         self._read_pending()
-        work()
+        with self.watchdog.busy(doing):
+            work()
         self._clock = time.perf_counter()

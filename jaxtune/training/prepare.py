@@ -4,7 +4,7 @@ before anything is compiled."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -18,13 +18,13 @@ from jaxtune.data.pipeline import Split
 from jaxtune.data.planning import Plan, plan_training
 from jaxtune.directions import higher_is_better
 from jaxtune.errors import ConfigError, DataError
-from jaxtune.parallel.mesh import check_rows
 from jaxtune.tasks.base import Task
 from jaxtune.training.evaluation import Evaluated
-from jaxtune.training.network import Network
+from jaxtune.training.mapped_step import PMAP_AXIS, MappedStep
+from jaxtune.training.network import Network, check_plan
 from jaxtune.training.optimizers import make_optimizer, make_schedule
 from jaxtune.training.state import TrainState, create_state, partition
-from jaxtune.training.step import make_forward, make_train_step
+from jaxtune.training.step import make_train_step
 from jaxtune.training.throughput import attention_width, matrix_parameters, peak_flops
 
 
@@ -69,39 +69,60 @@ class Prepared:
         """Learning rate at a step."""
         return make_schedule(self.experiment.optim, self.plan.num_steps)
 
+    @property
+    def compiler_options(self) -> dict[str, str] | None:
+        """XLA's options for the step, by name."""
+        return dict(option.split("=", 1) for option in self.experiment.train.compiler_options) or None
+
     @cached_property
     def train_step(self) -> Any:
         """The jitted step; its state argument is donated."""
         step = make_train_step(
-            make_forward(self.network.model),
+            self.network.training_forward,
             self.task.loss,
             self.optimizer,
             self.schedule,
             accumulate=self.experiment.train.accumulate,
+            mapped_over=PMAP_AXIS if self.experiment.mesh.mode == "pmap" else None,
         )
-        return jax.jit(step, donate_argnums=0, out_shardings=self.network.replicated)
+        if self.experiment.mesh.mode == "pmap":
+            return MappedStep(step, self.network.mesh)
+        layout = self.network.shardings(self._abstract(self.network.from_canonical))
+        return jax.jit(step, donate_argnums=0, out_shardings=(layout, self.network.replicated))
 
     def initial_state(self, canonical_params: Any) -> TrainState:
         """A state at step 0, in place on the mesh."""
+        layout = self.network.shardings(jax.eval_shape(self._create, canonical_params))
+        return jax.jit(self._create, out_shardings=layout)(canonical_params)
 
-        def create(params: Any) -> TrainState:
-            arranged, seed = self.network.from_canonical(params), self.experiment.train.seed
-            return create_state(arranged, self.optimizer, seed, self.network.trains)
+    def random_state(self) -> TrainState:
+        """A state at step 0 with newly initialised parameters, made where it lies: no device ever holds it whole."""
 
-        return jax.jit(create, out_shardings=self.network.replicated)(canonical_params)
+        def create() -> TrainState:
+            return self._create(self.network.fresh_params(self.experiment.train.seed))
+
+        return jax.jit(create, out_shardings=self.network.shardings(jax.eval_shape(create)))()
+
+    def _create(self, canonical_params: Any) -> TrainState:
+        arranged, seed = self.network.from_canonical(canonical_params), self.experiment.train.seed
+        return create_state(arranged, self.optimizer, seed, self.network.trains)
 
     def abstract_state(self) -> TrainState:
         """Shapes and shardings of the canonical state, as a checkpoint holds it."""
+        return self.network.placed(self._abstract())
+
+    def abstract_running_state(self) -> TrainState:
+        """Shapes and shardings of the state in the layout that the step runs in."""
+        return self.network.placed(self._abstract(self.network.from_canonical))
+
+    def _abstract(self, layout: Callable[[Any], Any] = lambda params: params) -> TrainState:
+        """Shapes of a state; Adafactor's part is canonical in both layouts."""
 
         def create() -> TrainState:
-            params, seed = self.network.fresh_params(0), self.experiment.train.seed
+            params, seed = layout(self.network.fresh_params(0)), self.experiment.train.seed
             return create_state(params, self.optimizer, seed, self.network.trains)
 
-        def placed(leaf: Any) -> Any:
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.network.replicated)
-
-        # Adafactor's state is canonical in both layouts, so the canonical parameters give it too.
-        return jax.tree.map(placed, jax.eval_shape(create))
+        return jax.eval_shape(create)
 
     @cached_property
     def eval_plans(self) -> dict[str, Plan]:
@@ -207,8 +228,7 @@ def plan_run(
         max_tokens=data.max_tokens,
         repeats=splits["train"].repeats,
     )
-    for rows, _ in plan.shapes:
-        check_rows(rows, network.mesh, train.accumulate)
+    check_plan(plan, network.mesh, train.accumulate)
     if train.trainable != "all" and not partition(network.abstract_params(), network.trains)[0]:
         raise ConfigError(
             f"`train.trainable` is {train.trainable!r}, but the {network.task.head} head of {experiment.model.source} "

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+import jax
+
 from jaxtune import files
-from jaxtune.config import Experiment
+from jaxtune.config import Experiment, MeshConfig
 from jaxtune.data.pipeline import load_splits
 from jaxtune.data.records import Records
 from jaxtune.data.sources import open_source
@@ -21,10 +23,14 @@ from jaxtune.hub.description import Description, read_description
 from jaxtune.hub.fetching.cache import cache_dir
 from jaxtune.hub.pretrained import Pretrained, load_pretrained
 from jaxtune.hub.saving import save_pretrained
+from jaxtune.models.model import build_model, init_params
+from jaxtune.parallel.mesh import imagined_mesh, that_fits
+from jaxtune.parallel.rules import check_heads, layout_table, rules_of
 from jaxtune.persistence.checkpoints import Checkpoints
 from jaxtune.persistence.metrics_log import read_metrics
 from jaxtune.persistence.provenance import machine, versions
 from jaxtune.persistence.run_directory import RunDirectory
+from jaxtune.tasks.base import Task
 from jaxtune.tasks.registry import make_task
 from jaxtune.training.finish import BEST, RESULTS
 from jaxtune.training.network import Network, build_network
@@ -167,6 +173,22 @@ class Run:
             "results": headline(self.results) if finished else "none yet",
         }
 
+    def sharding(self, mesh: MeshConfig | None = None) -> list[dict[str, Any]]:
+        """Where the parameters lie on a mesh, row by row; see ``parallel.rules.layout_table``.
+
+        Args:
+            mesh: sizes of the axes, for which no devices are needed; none takes the run's own.
+
+        Raises:
+            ConfigError: the model does not fit these sizes; says what would.
+        """
+        mesh = mesh or self.config.mesh
+        model = build_model(self._description.config, self._task.head, self._task.num_labels)
+        imagined = imagined_mesh(mesh)
+        check_heads(*model.family.attention_heads(model.config), imagined)
+        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        return layout_table(shapes, rules_of(model.family.model_type, mesh.rules), imagined)
+
     @cached_property
     def _description(self) -> Description:
         base = self.directory.file(BASE)
@@ -175,11 +197,18 @@ class Run:
         return read_description(base)
 
     @cached_property
-    def _network(self) -> tuple[Network, Any]:
-        """The model on this machine's devices, with the parameters of the best checkpoint."""
+    def _task(self) -> Task:
+        """The task, with the labels that the run settled."""
         description, experiment = self._description, self.config
         settled = dataclasses.replace(experiment.data, labels=description.labels)
-        task = make_task(dataclasses.replace(experiment, data=settled)).for_model(description)
+        return make_task(dataclasses.replace(experiment, data=settled)).for_model(description)
+
+    @cached_property
+    def _network(self) -> tuple[Network, Any]:
+        """The model on this machine's devices, with the parameters of the best checkpoint."""
+        description, task = self._description, self._task
+        mesh = that_fits(self.config.mesh, len(jax.devices()))
+        experiment = dataclasses.replace(self.config, mesh=mesh)
         network = build_network(experiment, task, description.tokenizer, description.config)
         best = self.directory.file(BEST)
         if files.exists(self.directory.file(RESULTS)):

@@ -84,7 +84,7 @@ def smoke_experiment(experiment: Experiment, folder: Path) -> Experiment:
         train=train,
         generation=dataclasses.replace(experiment.generation, beams=min(experiment.generation.beams, 2)),
         # So few rows do not divide over many devices.
-        mesh=MeshConfig(data=1),
+        mesh=MeshConfig(devices=1),
     )
 
 

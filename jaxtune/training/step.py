@@ -51,6 +51,7 @@ def make_train_step(
     schedule: Schedule,
     *,
     accumulate: int = 1,
+    mapped_over: str | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Any]]]:
     """``train_step(state, batch) -> (state, metrics)``, pure, to be jitted with the state donated.
 
@@ -59,6 +60,8 @@ def make_train_step(
         schedule: learning rate at a step.
         accumulate: microbatches a batch is split into; their gradient sums and weights are added
             up and divided once, so the result does not depend on it.
+        mapped_over: axis of the ``pmap`` that the step runs in, each device with rows of its own; their
+            sums are added up too. None where ``jit`` sees the whole batch.
 
     The metrics are the task's (sum, weight) pairs, ``grad_norm`` (of the mean gradient, before
     clipping), ``finite``, and ``skipped_in_a_row``. A step whose loss or gradient is not finite
@@ -72,13 +75,15 @@ def make_train_step(
     gradient = jax.grad(objective, has_aux=True)
 
     def summed_gradient(state: TrainState, batch: Batch) -> tuple[Params, Sums]:
+        # Rows are counted from 0 in each microbatch (and on each device of a pmap), so each has its own key.
+        base = 0 if mapped_over is None else jax.lax.axis_index(mapped_over) * accumulate
         if accumulate == 1:
-            key = dropout_key(state.seed, state.step)
+            key = dropout_key(state.seed, state.step, base)
             return gradient(state.trainable, state.frozen, batch, key)
 
         def add(totals: Any, microbatch: tuple[Array, Batch]) -> tuple[Any, None]:
             index, rows = microbatch
-            key = dropout_key(state.seed, state.step, index)
+            key = dropout_key(state.seed, state.step, base + index)
             part = gradient(state.trainable, state.frozen, rows, key)
             return jax.tree.map(jnp.add, totals, part), None
 
@@ -95,6 +100,8 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Any]]:
         grads, sums = summed_gradient(state, batch)
+        if mapped_over is not None:
+            grads, sums = jax.lax.psum((grads, sums), mapped_over)
         total, weight = sums["loss"]
         grads = jax.tree.map(lambda g: g / jnp.maximum(weight, 1e-8), grads)
         grad_norm = optax.tree.norm(grads)

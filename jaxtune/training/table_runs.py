@@ -155,7 +155,7 @@ def launch_missing(
         verb = "going on with" if run.state == "cut off" else "starting"
         logger.info("[%d/%d] %s %s", i, len(todo), verb, run.name)
         status = (start or _start)(run.command(config))
-        if status in EXIT_CODES.values():
+        if status in {*EXIT_CODES.values(), run.experiment.train.preempted_exit_code}:
             logger.info("%s was stopped; the same command goes on with it", run.name)
             return status
         if status != 0 or run.state != "finished":

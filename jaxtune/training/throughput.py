@@ -15,25 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-PEAK_BF16 = {
-    "TPU v3": 123e12,
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA A10": 125e12,
-    "NVIDIA A100": 312e12,
-    "NVIDIA L4": 121e12,
-    "NVIDIA H100": 989e12,
-    "NVIDIA H200": 989e12,
-    "NVIDIA B200": 2250e12,
-    "Tesla V100": 125e12,
-    "Tesla T4": 65e12,
-}
-"""Dense bfloat16 (float16 where there is none) FLOP/s per device, from the vendors' data sheets."""
+from jaxtune.parallel.accelerators import accelerator_of
 
 
 def matrix_parameters(params: dict[str, Any]) -> int:
@@ -73,11 +55,10 @@ def peak_flops(devices: int, dtype: str) -> tuple[float | None, str]:
     if device.platform == "cpu":
         # Fake devices share the same cores, so the machine's peak does not grow with them.
         return _measured_peak(dtype), f"measured: the fastest of five {dtype} matrix products on this CPU"
-    names = sorted(PEAK_BF16, key=len, reverse=True)
-    known = next((name for name in names if device.device_kind.startswith(name)), None)
-    if known is None:
+    chip = accelerator_of(device.device_kind)
+    if chip is None:
         return None, f"the peak of {device.device_kind} is not in jaxtune's table"
-    return PEAK_BF16[known] * devices, f"data sheet of {known}, dense bfloat16"
+    return chip.peak_flops / chip.devices * devices, f"data sheet of {device.device_kind}, dense bfloat16"
 
 
 def _measured_peak(dtype: str) -> float:

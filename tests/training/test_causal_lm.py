@@ -53,7 +53,7 @@ def experiment(tmp_path, rows, **data):
         data=DataConfig(train=f"jsonl:{path}", max_length=16, holdout=(0.2, 0.1), **data),
         optim=OptimConfig(learning_rate=1e-2),
         train=TrainConfig(epochs=6, batch_size=8, log_every=4),
-        mesh=MeshConfig(data=1),
+        mesh=MeshConfig(devices=1),
     )
 
 

@@ -62,7 +62,7 @@ def test_a_t5_learns_to_fill_the_gaps(tmp_path):
             data=DataConfig(train=f"jsonl:{tmp_path / 'texts.jsonl'}", max_length=32, holdout=(0.15, 0.1)),
             optim=OptimConfig(learning_rate=1e-2),
             train=TrainConfig(epochs=6, batch_size=16, eval_every=40, eval_at_start=True),
-            mesh=MeshConfig(data=1),
+            mesh=MeshConfig(devices=1),
         )
     )
     start = next(row for row in run.metrics if row["split"] == "validation")

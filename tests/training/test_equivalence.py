@@ -81,7 +81,7 @@ def curve(examples, layout=plain, *, accumulate=1, devices=1, scan=False, remat=
     params = init_params(build_model(CONFIG, task.head, 3), jax.random.key(0))
     model = build_model(CONFIG, task.head, 3, policy, scan_layers=scan, remat=remat)
     optimizer, schedule = make_optimizer(OPTIM), make_schedule(OPTIM, STEPS)
-    mesh = make_mesh(MeshConfig(data=devices))
+    mesh = make_mesh(MeshConfig(devices=devices))
     state = create_state(stack_layers(params) if scan else params, optimizer, seed=0)
     state = jax.device_put(state, replicated(mesh))
     step = make_train_step(make_forward(model), task.loss, optimizer, schedule, accumulate=accumulate)

@@ -42,7 +42,7 @@ def run_of(tmp_path, train=f"squad:{FIXTURE}", **data):
         data=DataConfig(**{**fields, **columns, **data}),
         optim=OptimConfig(learning_rate=3e-3),
         train=TrainConfig(epochs=30, batch_size=16, eval_every=1000),
-        mesh=MeshConfig(data=1),
+        mesh=MeshConfig(devices=1),
     )
 
 

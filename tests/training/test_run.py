@@ -142,7 +142,12 @@ def test_regression(folder):
     [
         {"data": {"batching": "bucketed"}},
         {"data": {"batching": "padded"}},
-        {"train": {"accumulate": 2}, "mesh": {"data": 4}, "data": {"rows": 8}},
+        {"train": {"accumulate": 2}, "mesh": {"devices": 4}, "data": {"rows": 8}},
+        {"mesh": {"devices": 4, "mode": "pmap"}, "data": {"rows": 8}},
+        {
+            "mesh": {"devices": 8, "fsdp": 2, "tensor": 2, "sequence": 2},
+            "data": {"rows": 8, "row_length": 64},
+        },
         {"model": {"scan_layers": True, "remat": "full"}},
         {"optim": {"name": "adafactor", "learning_rate": 3e-2}, "model": {"scan_layers": True}},
         {"optim": {"name": "lion", "learning_rate": 1e-3}},
@@ -252,7 +257,7 @@ def test_texts_longer_than_the_model(folder):
 
 
 def test_a_batch_that_does_not_divide(folder):
-    changes = {"data": {"batching": "padded"}, "train": {"batch_size": 10}, "mesh": {"data": 4}}
+    changes = {"data": {"batching": "padded"}, "train": {"batch_size": 10}, "mesh": {"devices": 4}}
     fails(folder, ConfigError, "use 8 or 12 rows", name="divide", **changes)
 
 

@@ -78,7 +78,13 @@ def test_a_cpus_peak_is_measured_and_does_not_grow_with_fake_devices():
 
 
 @pytest.mark.parametrize(
-    ("kind", "peak"), [("TPU v5 lite", 197e12), ("NVIDIA H100 80GB HBM3", 989e12), ("Some new chip", None)]
+    ("kind", "peak"),
+    [
+        ("TPU v5 lite", 197e12),
+        ("TPU v3", 123e12 / 2),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("Some new chip", None),
+    ],
 )
 def test_accelerators_are_looked_up(monkeypatch, kind, peak):
     device = type("Device", (), {"platform": "gpu", "device_kind": kind})()

@@ -52,7 +52,7 @@ def run(tmp_path_factory):
             ),
             optim=OptimConfig(learning_rate=1e-2),
             train=TrainConfig(steps=100, batch_size=16, eval_every=50, log_every=20),
-            mesh=MeshConfig(data=1),
+            mesh=MeshConfig(devices=1),
         ),
         quiet=True,
     )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxtune.models.axes import HIDDEN, constrain
 from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.family import Family
@@ -22,7 +23,6 @@ from jaxtune.models.layers import DropoutKey, Embedding, Linear, Policy, dropout
 from jaxtune.models.rows import last_tokens, most_tokens, take
 from jaxtune.models.weight_map import WeightEntry, linear
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 UNROLL = 4
 """Tokens per turn of the compiled loop: fewer turns cost less than they save in code size."""
 
@@ -158,7 +158,7 @@ class BiLSTMLayer(nn.Module):
         x = dropout(x, c.hidden_dropout_prob, key, index)
         forward = Direction(c.direction_size, self.policy, name="forward")(x, segment_ids)
         backward = Direction(c.direction_size, self.policy, True, name="backward")(x, segment_ids)
-        return nn.with_logical_constraint(jnp.concatenate([forward, backward], -1), HIDDEN_AXES), None
+        return constrain(jnp.concatenate([forward, backward], -1), HIDDEN), None
 
 
 class BiLSTMModel(BidirectionalBackbone):

@@ -13,10 +13,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxtune.models.axes import HIDDEN, constrain
 from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.disentangled import DisentangledAttention, DistanceContext, Distances, distance_rows
-from jaxtune.models.encoder import ENCODER_ONLY, HIDDEN_AXES, EncoderLayer, embedding_map, layer_map
+from jaxtune.models.encoder import ENCODER_ONLY, EncoderLayer, embedding_map, layer_map
 from jaxtune.models.family import Family
 from jaxtune.models.heads import (
     Head,
@@ -291,7 +292,7 @@ class DebertaV2Model(BidirectionalBackbone):
         key: DropoutKey | None,
     ) -> Float[Array, "B S D"]:
         x = self.embeddings(tokens, positions, token_types, key)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         # Distances are counted along the row.
         return self._through(x, DistanceContext(segment_ids, key, self._distances(tokens.shape[1])))
 

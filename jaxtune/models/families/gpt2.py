@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention
+from jaxtune.models.axes import HIDDEN, WIDE, constrain
 from jaxtune.models.cache import Cache, empty_cache
 from jaxtune.models.causal import CausalBackbone, next_word_head
 from jaxtune.models.config_reading import check_divides, read_fields
@@ -21,7 +22,6 @@ from jaxtune.models.layers import ACTIVATIONS, Embedding, LayerNorm, Linear, Pol
 from jaxtune.models.multi_head import MultiHeadAttention, Sight
 from jaxtune.models.weight_map import WeightEntry, fused, linear, norm
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 _SITES_PER_LAYER = 3
 _RENAMED = {
     "hidden_size": "n_embd",
@@ -120,10 +120,10 @@ class GPT2Layer(nn.Module):
         x = x + dropout(y, c.resid_pdrop, key, site + 1)
         y = LayerNorm(c.layer_norm_epsilon, self.policy, name="mlp_norm")(x)
         y = Linear(c.intermediate_size, self.policy, stddev=c.initializer_range, name="mlp_up")(y)
-        y = ACTIVATIONS[c.hidden_act](y)
+        y = ACTIVATIONS[c.hidden_act](constrain(y, WIDE))
         y = Linear(c.hidden_size, self.policy, stddev=c.initializer_range, name="mlp_down")(y)
         x = x + dropout(y, c.resid_pdrop, key, site + 2)
-        return nn.with_logical_constraint(x, HIDDEN_AXES), cache
+        return constrain(x, HIDDEN), cache
 
 
 class GPT2Model(CausalBackbone):
@@ -147,7 +147,7 @@ class GPT2Model(CausalBackbone):
     ) -> tuple[Float[Array, "B S D"], Any]:
         x = self.word(tokens) + self.position(positions)
         x = dropout(x, self.config.embd_pdrop, sight.dropout_key, site=0)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         x, caches = self.layers(x, jnp.arange(self.config.num_hidden_layers), caches, sight)
         return self.norm(x), caches
 

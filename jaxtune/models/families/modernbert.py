@@ -14,6 +14,7 @@ import flax.struct
 from jaxtyping import Array, Float, Int
 
 from jaxtune.models.attention import Attention
+from jaxtune.models.axes import HIDDEN, WIDE, constrain
 from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import check_divides, read_fields
 from jaxtune.models.family import Family
@@ -34,7 +35,6 @@ from jaxtune.models.rotary import Rotary, angles, rotary_from_hf
 from jaxtune.models.rows import mean_tokens
 from jaxtune.models.weight_map import WeightEntry, fused, linear, norm
 
-HIDDEN_AXES = ("batch", "sequence", "embed")
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 _SITES_PER_LAYER = 3
 _GLOBAL_ROTARY, _LOCAL_ROTARY = Rotary(160_000.0), Rotary(10_000.0)
@@ -195,9 +195,10 @@ class ModernBertLayer(nn.Module):
         x = x + dropout(y, c.attention_dropout, key, site + 1)
         y = self._norm("mlp_norm")(x)
         gate = ACTIVATIONS[c.hidden_activation](self._linear(c.intermediate_size, "mlp_gate")(y))
-        y = dropout(gate * self._linear(c.intermediate_size, "mlp_up")(y), c.mlp_dropout, key, site + 2)
+        y = constrain(gate * self._linear(c.intermediate_size, "mlp_up")(y), WIDE)
+        y = dropout(y, c.mlp_dropout, key, site + 2)
         x = x + self._linear(c.hidden_size, "mlp_down")(y)
-        return nn.with_logical_constraint(x, HIDDEN_AXES), None
+        return constrain(x, HIDDEN), None
 
     def _norm(self, name: str) -> LayerNorm:
         return LayerNorm(self.config.norm_eps, self.policy, self.config.norm_bias, name=name)
@@ -230,7 +231,7 @@ class ModernBertModel(BidirectionalBackbone):
         """Last hidden states; ``token_types`` are not used."""
         c = self.config
         x = dropout(self.word_norm(self.word(tokens)), c.embedding_dropout, key, site=0)
-        x = nn.with_logical_constraint(x, HIDDEN_AXES)
+        x = constrain(x, HIDDEN)
         turns = {
             GLOBAL: angles(positions, c.global_rotary, c.head_size),
             LOCAL: angles(positions, c.local_rotary, c.head_size),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxtune.models.axes import HIDDEN, constrain
 from jaxtune.models.bidirectional import BidirectionalBackbone
 from jaxtune.models.config_reading import read_fields
 from jaxtune.models.family import Family
@@ -21,8 +22,6 @@ from jaxtune.models.heads import SequenceHead, sequence_heads
 from jaxtune.models.layers import DropoutKey, Embedding, Linear, Policy, dropout
 from jaxtune.models.rows import most_tokens
 from jaxtune.models.weight_map import WeightEntry, linear
-
-HIDDEN_AXES = ("batch", "sequence", "embed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +102,7 @@ class TextCNNModel(BidirectionalBackbone):
             for width, convolution in self.convolutions.items()
         ]
         hidden = jnp.where((segment_ids != 0)[..., None], jnp.concatenate(answers, axis=-1), 0)
-        return nn.with_logical_constraint(hidden, HIDDEN_AXES)
+        return constrain(hidden, HIDDEN)
 
     def pool(
         self,

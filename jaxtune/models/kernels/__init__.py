@@ -1,0 +1,1 @@
+"""Attention kernels that may take the place of ``plain_attention``, and the choice between them."""
