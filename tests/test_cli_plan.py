@@ -75,8 +75,8 @@ def test_measured_steps(experiment, capsys):
         (["plan", "EXPERIMENT", "--most", "0"], "--most is 0; expected more than 0"),
         (["sweep", "EXPERIMENT", "--steps", "0"], "--steps is 0; expected more than 0"),
         (
-            ["plan", "EXPERIMENT", "--topology", "cpu:16", "--sweep"],
-            "8 rows, which divide over no mesh of 16",
+            ["plan", "EXPERIMENT", "--topology", "cpu:16", "--sweep", "--train.batch-size", "7"],
+            "7 rows, which divide over no mesh of 16",
         ),
     ],
 )
