@@ -6,6 +6,7 @@ A compiler that runs out of memory or crashes takes this process with it, not th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -53,7 +54,7 @@ def work(job: Job) -> Compiled:
     lowered = program.lower()
     known = dataclasses.replace(known, attention=tuple(program.prepared.network.attention_lines()))
     options = job.experiment.train.compiler_options
-    name = fingerprint(lowered, repr(job.topology), repr(options), *_versions())
+    name = fingerprint(lowered, repr(job.topology), repr(options), *_versions(), _reader())
     kept = job.cache and files.join(job.cache, f"{name}.json")
     if kept and not job.steps and files.exists(kept):
         return Compiled.from_json(json.loads(files.read_text(kept)))
@@ -96,6 +97,14 @@ def _refused(known: Compiled, message: str, seconds: float) -> Compiled:
         needed=round(float(needed) * _UNITS[unit]),
         available=round(float(available) * _UNITS[other]),
     )
+
+
+def _reader() -> str:
+    """A hash of the code that reads compiled programs: what an older one read is not taken from the cache."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _versions() -> tuple[str, ...]:

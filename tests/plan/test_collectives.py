@@ -11,7 +11,6 @@ import pytest
 
 from jaxtune.plan.collectives import Collective, collectives_of
 from jaxtune.plan.topologies import environment, parse_topology
-from tests.plan import two_slices
 from tests.plan.closed_forms import CASES, HIDDEN, LAYERS, LENGTH, ROWS, Step, step_on
 
 ACTIVATIONS = ROWS * LENGTH * HIDDEN * 4
@@ -187,16 +186,3 @@ def test_reductions_that_keep_a_part_are_scatters():
     )
     (found,) = collectives_of(program(two, inside), MESH)
     assert found == Collective("reduce-scatter", ("fsdp",), 4 * 8 * 4, 2, "f32", 4)
-
-
-@pytest.mark.slow
-def test_gradients_alone_cross_slices():
-    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install -e '.[plan]'")
-    lines = _run("tests.plan.two_slices", "2xv5e:2x4")
-    assert len(lines) == len(two_slices.MESHES)
-    for found in map(json.loads, lines):
-        assert found["slices"] == [[0], [1]], found["mesh"]  # all but `replica` stays within a slice
-        crossing = {kind for kind, axes, _ in found["collectives"] if "replica" in axes}
-        assert crossing == {"all-reduce"}, found["mesh"]
-        assert all(axes == ["replica"] for _, axes, _ in found["collectives"] if "replica" in axes)
-        assert not [axes for _, axes, _ in found["collectives"] if "?" in axes]
