@@ -4,9 +4,9 @@ import dataclasses
 
 import jax
 import pytest
-from jaxtune.plan.compiled_flops import compiled_flops
 
 from jaxtune.config import DataConfig, Experiment, ModelConfig, TrainConfig
+from jaxtune.plan.compiled_flops import compiled_flops
 from jaxtune.plan.program import make_program
 from tests.parallel.curves import KINDS, WIDTH
 
