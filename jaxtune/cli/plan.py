@@ -208,10 +208,7 @@ def _show(
 
     found = best_first((each, bound_of(each, topology)) for each in compiled)
     facts = Facts.of(experiment)
-    if asked.json:
-        print(json.dumps([_values(*each) for each in found], indent=2, ensure_ascii=False))
-    else:
-        print_report(found, topology, facts)
+    # First, as a reader of the output may go, as `| head` does.
     if asked.report:
         title = f"{experiment.name} on {topology.name}"
         files.make_dirs(asked.report)
@@ -220,6 +217,10 @@ def _show(
         files.write_text(text, markdown_text(found, topology, facts, title))
         files.write_bytes(picture, plan_picture(found, topology, title))
         print(f"written: {table}, {text}, {picture}", file=sys.stderr)
+    if asked.json:
+        print(json.dumps([_values(*each) for each in found], indent=2, ensure_ascii=False))
+    else:
+        print_report(found, topology, facts)
     return 0 if any(each.fits for each in compiled) else 1
 
 
