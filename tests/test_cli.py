@@ -310,6 +310,7 @@ def test_info(say, run):
     facts = json.loads(say("info", run, "--json")[1])
     assert facts["state"] == "finished"
     assert facts["results"].startswith("validation accuracy")
+    assert facts["attention"][0].startswith("attention on cpu: plain for ")
 
 
 # Pairs, and a quick end

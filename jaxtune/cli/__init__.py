@@ -164,11 +164,11 @@ class Info:
     """Another mesh for --sharding; no devices are needed."""
 
     def __call__(self) -> int:
-        from jaxtune.training.run import describe_machine, open_run
+        from jaxtune.training.run import describe_machine
 
         if self.sharding:
             return self._print_sharding()
-        facts = describe_machine() if self.run is None else open_run(self.run).describe()
+        facts = describe_machine() if self.run is None else _describe_run(self.run)
         if self.json:
             print(json.dumps(facts, indent=2, ensure_ascii=False))
         else:
@@ -363,6 +363,22 @@ def _read_config(path: str) -> Experiment:
         return load_yaml(files.read_text(path), path)
     except UnicodeDecodeError as error:
         raise ConfigError(f"--config {path}: not valid UTF-8 at byte {error.start}; {expected}") from None
+
+
+def _describe_run(path: str) -> dict[str, Any]:
+    """Where a run stands, and which kernels compute attention in it on this machine."""
+    from jaxtune.plan.program import attention_of
+    from jaxtune.plan.reading import raw_config_of, with_precision_for
+    from jaxtune.training.run import open_run
+
+    run = open_run(path)
+    facts = run.describe()
+    try:
+        experiment = with_precision_for(run.config, accelerated=False)
+        facts["attention"] = attention_of(experiment, raw_config_of(experiment, path))
+    except JaxtuneError as error:  # of a run that has not begun, or was made for other machines
+        facts["attention"] = f"not known here: {error}"
+    return facts
 
 
 def _print_facts(facts: Mapping[str, Any]) -> None:

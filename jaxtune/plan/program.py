@@ -14,6 +14,7 @@ import numpy as np
 from jaxtune.config import Experiment
 from jaxtune.errors import ConfigError
 from jaxtune.hub.model_config import parse_config
+from jaxtune.parallel.mesh import that_fits
 from jaxtune.plan.compiled import Memory
 from jaxtune.plan.flops import step_flops
 from jaxtune.plan.imagined import imagined_batch, imagined_examples, imagined_plan, imagined_task
@@ -96,6 +97,23 @@ def make_program(
         for name, values in imagined_batch(experiment, task, examples, plan).items()
     }
     return Program(prepared, prepared.abstract_running_state(), batch)
+
+
+def attention_of(experiment: Experiment, raw_config: Mapping[str, Any]) -> list[str]:
+    """Which kernels compute attention in the experiment's step on the devices that are here, and why no others.
+
+    The step is traced, not compiled; where the experiment's mesh does not fit these devices, all share each batch.
+
+    Args:
+        raw_config: config.json of the model.
+
+    Raises:
+        ConfigError: its batches do not divide over the devices.
+    """
+    mesh = dataclasses.replace(that_fits(experiment.mesh, jax.device_count()), mode="jit")
+    program = make_program(dataclasses.replace(experiment, mesh=mesh), raw_config)
+    jax.eval_shape(program.prepared.train_step, program.state, program.batch)
+    return program.prepared.network.attention_lines()
 
 
 def fingerprint(lowered: Any, *others: str) -> str:

@@ -34,14 +34,17 @@ def read_experiment(name: str) -> Experiment:
     return load_yaml(files.read_text(path), path)
 
 
-def raw_config_of(experiment: Experiment) -> dict[str, Any]:
+def raw_config_of(experiment: Experiment, run: str | None = None) -> dict[str, Any]:
     """config.json of the model that the experiment names; of the Hub's no weights are fetched.
+
+    Args:
+        run: its directory, which keeps one; none looks where the experiment says that is.
 
     Raises:
         SourceError: there is none.
     """
     model = experiment.model
-    base = files.join(experiment.output, experiment.name, "base")
+    base = files.join(run or files.join(experiment.output, experiment.name), "base")
     if is_shape(model.source):
         return dict(shape_named(model.source).config)
     if is_new(model.source):
