@@ -45,12 +45,12 @@ def raw_config_of(experiment: Experiment, run: str | None = None) -> dict[str, A
     """
     model = experiment.model
     base = files.join(run or files.join(experiment.output, experiment.name), "base")
+    if files.exists(files.join(base, "config.json")):
+        return read_config(locate_tokenizer(base))
     if is_shape(model.source):
         return dict(shape_named(model.source).config)
     if is_new(model.source):
         return new_config(model.source, model.overrides)
-    if files.exists(files.join(base, "config.json")):
-        return read_config(locate_tokenizer(base))
     return read_config(locate_tokenizer(model.source))
 
 
