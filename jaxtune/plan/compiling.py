@@ -42,20 +42,28 @@ def compile_all(
         done: called with the place of a job and its result, as each ends.
 
     Raises:
-        ConfigError: the experiment does not go with the model; the first such message.
+        ConfigError: the experiment goes with none of the meshes; the first such message. Where it goes with some, the
+            others are results with ``error``.
     """
+    found: dict[int, Compiled] = {}
+    refused: list[ConfigError] = []
     with Workers(environment, limit) as pool, concurrent.futures.ThreadPoolExecutor(workers) as threads:
         pending = {threads.submit(pool.run, job): place for place, job in enumerate(jobs)}
-        found: dict[int, Compiled] = {}
         try:
             for future in concurrent.futures.as_completed(pending):
                 place = pending[future]
-                found[place] = future.result()
+                try:
+                    found[place] = future.result()
+                except ConfigError as error:
+                    refused.append(error)
+                    found[place] = Compiled(_sizes(jobs[place]), error=str(error))
                 done(place, found[place])
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             pool.kill()
             raise
+    if refused and len(refused) == len(jobs):
+        raise refused[0]
     return [found[place] for place in range(len(jobs))]
 
 

@@ -84,11 +84,14 @@ def test_worker_that_fails_says_why(tmp_path):
     assert "nowhere" in found.error
 
 
-def test_users_mistakes_stop_the_plan(tmp_path):
+def test_users_mistakes_stop_the_plan_where_no_mesh_is_left(tmp_path):
     job = job_of(tmp_path)
     wrong = dataclasses.replace(job.experiment, mesh=MeshConfig(data=2, tensor=3))
     with pytest.raises(ConfigError, match="sizes that fit"):
         run([dataclasses.replace(job, experiment=wrong)])
+    # In a sweep it is one mesh that is not possible.
+    _, other = run([job, dataclasses.replace(job, experiment=wrong)])
+    assert "sizes that fit" in other.error
 
 
 def test_json_keeps_everything(tmp_path):
