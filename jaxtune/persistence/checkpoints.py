@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from jaxtune.persistence.checkpoint_arrays import OrbaxArrays, check_fit, descri
 from jaxtune.persistence.checkpoint_steps import STATE, StepFolders
 
 logger = logging.getLogger(__name__)
+
+_QUIET_CHECKS, _QUIET_CHECK_SECONDS = 4, 0.05
 
 
 class Arrays(Protocol):
@@ -304,6 +307,18 @@ class Checkpoints:
             except OSError as error:
                 logger.warning("an old checkpoint in %s could not be removed: %s", self._folders.root, error)
 
+    def _remove_half_written(self, step: int) -> None:
+        """Removes what a failed save left, also what Orbax's abandoned writers still make for a moment."""
+        if not self._folders.half_written(step):
+            return
+        quiet = 0
+        while quiet < _QUIET_CHECKS:
+            quiet += 1
+            if files.exists(self._folders.path(step)):
+                self._folders.discard(step)
+                quiet = 0
+            time.sleep(_QUIET_CHECK_SECONDS)
+
     def _failed(self, step: int, error: BaseException) -> CheckpointError:
         """Removes what a failed save left and says what happened."""
         place, root = self._folders.path(step), self._folders.root
@@ -311,8 +326,7 @@ class Checkpoints:
         self._arrays.reset()
         if self._processes.first:
             try:
-                if self._folders.half_written(step):
-                    self._folders.discard(step)
+                self._remove_half_written(step)
             except OSError as problem:
                 logger.warning("%s could not be removed: %s", place, problem)
         space = "" if free is None else f" ({free / 1e6:,.1f} MB free)"
